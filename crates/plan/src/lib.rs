@@ -1,1 +1,28 @@
-//! Placeholder until the room is furnished.
+#![forbid(unsafe_code)]
+//! From a configuration, a request and a host to a [`Plan`](steps::Plan), or a refusal: pure, no syscalls, no files.
+//!
+//! Every refusal is made here, before anything is touched. One module a topic; `order` puts their steps into the one
+//! order that works and says why.
+
+mod cgroup;
+pub mod config;
+mod creds;
+mod devices;
+mod hooks;
+pub mod inputs;
+mod limits;
+mod mounts;
+mod namespaces;
+mod order;
+pub mod problem;
+mod process;
+mod seccomp;
+pub mod show;
+pub mod steps;
+
+pub use cgroup::writes as cgroup_writes;
+pub use hooks::hooks_of;
+pub use mounts::{known_options, namespace_kinds};
+pub use oci_spec::runtime as oci;
+pub use order::plan;
+pub use process::program;

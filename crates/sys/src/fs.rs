@@ -158,37 +158,15 @@ pub fn fstatat(dir: BorrowedFd, path: &CStr, flags: i32) -> Result<Stat> {
     })
 }
 
-/// What fstatfs(2) tells of a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StatFs {
-    /// The file system's magic number, statfs(2).
-    pub magic: i64,
-    /// Mount flags, as ST_RDONLY and its kin.
-    pub flags: u64,
-}
-
-/// `fstatfs(2)`.
-pub fn fstatfs(fd: BorrowedFd) -> Result<StatFs> {
+/// `fstatfs(2)`: the file system's magic number.
+pub fn file_system(fd: BorrowedFd) -> Result<i64> {
     let mut out = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: out is room for one statfs.
     if unsafe { libc::fstatfs(fd.as_raw_fd(), out.as_mut_ptr()) } < 0 {
         return Err(Errno::last());
     }
     // SAFETY: the kernel has filled it.
-    let s = unsafe { out.assume_init() };
-    Ok(StatFs { magic: s.f_type, flags: s.f_flags as u64 })
-}
-
-/// `statfs(2)`.
-pub fn statfs(path: &CStr) -> Result<StatFs> {
-    let mut out = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: path is a terminated string, out is room for one statfs.
-    if unsafe { libc::statfs(path.as_ptr(), out.as_mut_ptr()) } < 0 {
-        return Err(Errno::last());
-    }
-    // SAFETY: the kernel has filled it.
-    let s = unsafe { out.assume_init() };
-    Ok(StatFs { magic: s.f_type, flags: s.f_flags as u64 })
+    Ok(unsafe { out.assume_init() }.f_type)
 }
 
 /// `fchmod(2)`: not for O_PATH descriptors.

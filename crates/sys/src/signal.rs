@@ -30,7 +30,7 @@ pub fn default_actions() {
 pub fn signalfd() -> Result<OwnedFd> {
     let mask = u64::MAX;
     // SAFETY: a kernel signal set of eight bytes.
-    unsafe { syscall!(libc::SYS_signalfd4, -1, &mask as *const u64, 8, libc::SFD_CLOEXEC) }.map(own)
+    unsafe { syscall!(libc::SYS_signalfd4, -1i32, &mask as *const u64, 8, libc::SFD_CLOEXEC) }.map(own)
 }
 
 /// The next signal's number from a signalfd.

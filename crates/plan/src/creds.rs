@@ -1,0 +1,126 @@
+//! Who the workload is: user, groups, capabilities, privileges. config.md, User, Linux Process.
+
+use crate::inputs::Host;
+use crate::problem::Findings;
+use crate::steps::{Act, Capabilities, IdMaps};
+use oci_spec::runtime::{Capabilities as Named, Capability, Process, User};
+
+/// The number of a capability, by the caps crate's table.
+fn number(capability: Capability) -> Option<u32> {
+    let name = serde_json::to_value(capability).ok()?;
+    name.as_str()?.parse::<caps::Capability>().ok().map(|c| u32::from(c.index()))
+}
+
+/// The bits of a named set. One that this kernel or this caller cannot give is left out with a warning, as config.md says.
+fn bits(set: Option<&Named>, name: &str, host: &Host, found: &mut Findings) -> u64 {
+    let mut out = 0;
+    let mut cannot = Vec::new();
+    for capability in set.into_iter().flatten() {
+        match number(*capability) {
+            Some(n) if n <= host.last_capability => out |= 1 << n,
+            _ => cannot.push(format!("{capability}")),
+        }
+    }
+    if !cannot.is_empty() {
+        cannot.sort();
+        found
+            .warn(format!("process.capabilities.{name}: this kernel has no {}; left out", cannot.join(", ")));
+    }
+    out
+}
+
+/// The bounding set to keep, and the other four; `None` where config.json names none at all (then the process has none).
+/// A caller that lacks a capability cannot give it, unless a new user namespace gives all: said in a warning.
+pub(crate) fn capabilities(
+    process: &Process,
+    host: &Host,
+    fresh_user_namespace: bool,
+    found: &mut Findings,
+) -> (u64, Capabilities) {
+    let sets = process.capabilities().as_ref();
+    let mut get = |pick: fn(&oci_spec::runtime::LinuxCapabilities) -> &Option<Named>, name| {
+        bits(sets.and_then(|s| pick(s).as_ref()), name, host, found)
+    };
+    let bounding = get(|s| s.bounding(), "bounding");
+    let effective = get(|s| s.effective(), "effective");
+    let permitted = get(|s| s.permitted(), "permitted");
+    let inheritable = get(|s| s.inheritable(), "inheritable");
+    let ambient = get(|s| s.ambient(), "ambient");
+    let can = if fresh_user_namespace { u64::MAX } else { host.capabilities };
+    let missing = (effective | permitted | inheritable | ambient) & !can;
+    if missing != 0 {
+        let names: Vec<String> =
+            (0..64).filter(|n| missing >> n & 1 == 1).map(|n| format!("number {n}")).collect();
+        found.warn(format!(
+            "process.capabilities: the caller itself lacks capability {}; left out",
+            names.join(", ")
+        ));
+    }
+    // Ambient needs permitted and inheritable, effective needs permitted: capabilities(7). What does not meet that cannot be had.
+    let permitted = permitted & can;
+    let inheritable = inheritable & can;
+    if effective & can & !permitted != 0 {
+        found.problem(
+            "process.capabilities.effective",
+            "holds capabilities that permitted lacks",
+            "capabilities(7)",
+            "add them to permitted",
+        );
+    }
+    if ambient & can & !(permitted & inheritable) != 0 {
+        found.warn("process.capabilities.ambient: only what is permitted and inheritable too can be ambient (capabilities(7)); the rest is left out");
+    }
+    let sets = Capabilities {
+        effective: effective & permitted,
+        permitted,
+        inheritable,
+        ambient: ambient & permitted & inheritable,
+        meanwhile: 0,
+    };
+    (bounding, sets)
+}
+
+/// The id step. Ids that the new user namespace does not map are a mistake found here, not at the kernel.
+pub(crate) fn ids(user: &User, maps: Option<&IdMaps>, found: &mut Findings) -> Act {
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    if let Some(maps) = maps {
+        check_mapped("process.user.uid", user.uid(), &maps.uids, "linux.uidMappings", found);
+        check_mapped("process.user.gid", user.gid(), &maps.gids, "linux.gidMappings", found);
+        for (i, gid) in groups.iter().enumerate() {
+            check_mapped(
+                &format!("process.user.additionalGids[{i}]"),
+                *gid,
+                &maps.gids,
+                "linux.gidMappings",
+                found,
+            );
+        }
+        if maps.deny_setgroups {
+            if !groups.is_empty() {
+                found.problem(
+                    "process.user.additionalGids",
+                    "a caller without CAP_SETGID cannot set supplementary groups",
+                    "user_namespaces(7)",
+                    "remove them, or run with subordinate ids",
+                );
+            }
+            return Act::Ids(user.uid(), user.gid(), None);
+        }
+    }
+    Act::Ids(user.uid(), user.gid(), Some(groups))
+}
+
+fn check_mapped(at: &str, id: u32, map: &str, where_: &str, found: &mut Findings) {
+    let mapped = map.lines().any(|line| {
+        let n: Vec<u64> = line.split(' ').filter_map(|w| w.parse().ok()).collect();
+        n.len() == 3 && (n[0]..n[0] + n[2]).contains(&u64::from(id))
+    });
+    if !mapped {
+        found.problem(
+            at,
+            format!("{id} is not mapped"),
+            "user_namespaces(7)",
+            format!("cover it in {where_}"),
+        );
+    }
+}

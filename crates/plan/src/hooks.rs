@@ -1,0 +1,60 @@
+//! Hooks: config.md, POSIX-platform Hooks.
+
+use crate::problem::Findings;
+use crate::steps::{Hook, Hooks};
+use oci_spec::runtime::{Hook as Asked, Spec};
+
+/// The hooks of all six kinds.
+pub(crate) fn plan(spec: &Spec, found: &mut Findings) -> Hooks {
+    let Some(hooks) = spec.hooks() else { return Hooks::default() };
+    #[allow(deprecated)] // engines still use it; the specification still demands it
+    let prestart = hooks.prestart();
+    let mut create_runtime = kind(prestart, "prestart", found);
+    create_runtime.extend(kind(hooks.create_runtime(), "createRuntime", found));
+    Hooks {
+        create_runtime,
+        create_container: kind(hooks.create_container(), "createContainer", found),
+        start_container: kind(hooks.start_container(), "startContainer", found),
+        poststart: kind(hooks.poststart(), "poststart", found),
+        poststop: kind(hooks.poststop(), "poststop", found),
+    }
+}
+
+/// The hooks alone, of a configuration that was accepted before (for start and delete).
+pub fn hooks_of(spec: &Spec) -> Hooks {
+    plan(spec, &mut Findings::default())
+}
+
+fn kind(list: &Option<Vec<Asked>>, name: &str, found: &mut Findings) -> Vec<Hook> {
+    let section = "config.md, POSIX-platform Hooks";
+    let mut out = Vec::new();
+    for (i, hook) in list.iter().flatten().enumerate() {
+        let origin = format!("hooks.{name}[{i}]");
+        if !hook.path().is_absolute() {
+            found.problem(
+                format!("{origin}.path"),
+                format!("{:?} is not absolute", hook.path()),
+                section,
+                "write it from the root",
+            );
+        }
+        if hook.timeout().is_some_and(|t| t <= 0) {
+            found.problem(
+                format!("{origin}.timeout"),
+                "must be greater than zero",
+                section,
+                "remove it for no limit",
+            );
+        }
+        let path = found.cstring(&origin, hook.path().as_os_str().as_encoded_bytes());
+        let mut argv: Vec<_> =
+            hook.args().iter().flatten().map(|a| found.cstring(&origin, a.as_str())).collect();
+        if argv.is_empty() {
+            argv.push(path.clone());
+        }
+        let env = hook.env().iter().flatten().map(|e| found.cstring(&origin, e.as_str())).collect();
+        let timeout = hook.timeout().and_then(|t| u32::try_from(t).ok());
+        out.push(Hook { path, argv, env, timeout, origin });
+    }
+    out
+}

@@ -1,0 +1,62 @@
+//! What plan() is given beside config.json: what was asked on the command line, and what kind of host this is.
+
+use std::path::PathBuf;
+
+/// The command line of create, run or exec, after reading.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The container's name.
+    pub id: String,
+    /// The bundle directory, absolute.
+    pub bundle: PathBuf,
+    /// Descriptors passed on beyond 0, 1, 2: they stand from 3 on.
+    pub preserve_fds: u32,
+    /// A Unix socket that takes the terminal's master side.
+    pub console_socket: Option<PathBuf>,
+    /// Move the root over `/` and chroot, where pivot_root is impossible (initramfs).
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Whether create and start are one command, with this terminal.
+    pub foreground: bool,
+    /// Whether init reports and waits for a start from another process.
+    pub detached: bool,
+    /// Leave cgroups alone when they cannot be had (`--rootless`, or a caller without the right).
+    pub rootless: bool,
+}
+
+/// How control groups are mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CgroupMode {
+    /// Only cgroup v2.
+    Unified,
+    /// v1 hierarchies, perhaps with v2 beside them without the usual controllers.
+    Legacy,
+    /// None mounted at /sys/fs/cgroup.
+    #[default]
+    None,
+}
+
+/// Host facts, probed once.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// Effective user id.
+    pub euid: u32,
+    /// Effective group id.
+    pub egid: u32,
+    /// Effective capabilities, a bit each.
+    pub capabilities: u64,
+    /// The highest capability that the kernel knows.
+    pub last_capability: u32,
+    /// How control groups are mounted.
+    pub cgroup: CgroupMode,
+    /// The cgroup that the runtime itself is in (v2, or v1's pids/devices hierarchy), from the mount's root.
+    pub own_cgroup: String,
+}
+
+impl Host {
+    /// Whether the caller may do what only CAP_SYS_ADMIN may.
+    pub fn admin(&self) -> bool {
+        self.capabilities & 1 << 21 != 0
+    }
+}

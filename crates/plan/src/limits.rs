@@ -1,0 +1,200 @@
+//! Limits and scheduling of the workload: config.md, POSIX process, Linux Process; config-linux.md, Personality, Memory policy.
+
+use crate::problem::Findings;
+use crate::steps::{Act, Step};
+use coracle_sys::{libc, limits::SchedAttr};
+use oci_spec::runtime::{
+    IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy as Policy,
+    MemoryPolicyFlagType, MemoryPolicyModeType as Mode, Process, Spec,
+};
+use serde_json::Value;
+
+/// RLIMIT_* numbers by name: getrlimit(2).
+const RESOURCES: [(&str, u32); 16] = [
+    ("RLIMIT_CPU", libc::RLIMIT_CPU),
+    ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE),
+    ("RLIMIT_DATA", libc::RLIMIT_DATA),
+    ("RLIMIT_STACK", libc::RLIMIT_STACK),
+    ("RLIMIT_CORE", libc::RLIMIT_CORE),
+    ("RLIMIT_RSS", libc::RLIMIT_RSS),
+    ("RLIMIT_NPROC", libc::RLIMIT_NPROC),
+    ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE),
+    ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK),
+    ("RLIMIT_AS", libc::RLIMIT_AS),
+    ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS),
+    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
+    ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE),
+    ("RLIMIT_NICE", libc::RLIMIT_NICE),
+    ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO),
+    ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
+];
+
+pub(crate) fn rlimits(process: &Process, found: &mut Findings) -> Vec<Step> {
+    let mut out: Vec<Step> = Vec::new();
+    let mut seen = Vec::new();
+    for (i, limit) in process.rlimits().iter().flatten().enumerate() {
+        let origin = format!("process.rlimits[{i}]");
+        let name = limit.typ().to_string();
+        if seen.contains(&name) {
+            found.problem(
+                &origin,
+                format!("{name} is limited twice"),
+                "config.md, POSIX process",
+                "keep one of the two",
+            );
+        }
+        if limit.soft() > limit.hard() {
+            found.problem(
+                format!("{origin}.soft"),
+                format!("{} is over the hard limit {}", limit.soft(), limit.hard()),
+                "getrlimit(2)",
+                "lower it, or raise hard",
+            );
+        }
+        match RESOURCES.iter().find(|(n, _)| *n == name) {
+            Some((_, number)) => {
+                out.push(Step { act: Act::Rlimit(*number, limit.soft(), limit.hard()), origin })
+            }
+            None => found.problem(
+                format!("{origin}.type"),
+                format!("{name} is not a limit"),
+                "getrlimit(2)",
+                "use one of RLIMIT_*",
+            ),
+        }
+        seen.push(name);
+    }
+    out
+}
+
+pub(crate) fn scheduling(process: &Process, found: &mut Findings) -> Vec<Step> {
+    let mut out = Vec::new();
+    if let Some(io) = process.io_priority() {
+        let class = match io.class() {
+            IOPriorityClass::IoprioClassRt => 1,
+            IOPriorityClass::IoprioClassBe => 2,
+            IOPriorityClass::IoprioClassIdle => 3,
+        };
+        if !(0..=7).contains(&io.priority()) {
+            found.problem(
+                "process.ioPriority.priority",
+                format!("{} is not from 0 to 7", io.priority()),
+                "ioprio_set(2)",
+                "correct it",
+            );
+        }
+        out.push(Step {
+            act: Act::IoPriority(class, io.priority().clamp(0, 7) as u32),
+            origin: "process.ioPriority".into(),
+        });
+    }
+    if let Some(s) = process.scheduler() {
+        let policy = match s.policy() {
+            Policy::SchedOther => 0,
+            Policy::SchedFifo => 1,
+            Policy::SchedRr => 2,
+            Policy::SchedBatch => 3,
+            Policy::SchedIso => 4,
+            Policy::SchedIdle => 5,
+            Policy::SchedDeadline => 6,
+        };
+        let bit = |f: &Flag| match f {
+            Flag::SchedResetOnFork => 1,
+            Flag::SchedFlagReclaim => 2,
+            Flag::SchedFlagDLOverrun => 4,
+            Flag::SchedFlagKeepPolicy => 8,
+            Flag::SchedFlagKeepParams => 0x10,
+            Flag::SchedFlagUtilClampMin => 0x20,
+            Flag::SchedFlagUtilClampMax => 0x40,
+        };
+        let attributes = SchedAttr {
+            size: 0,
+            policy,
+            flags: s.flags().iter().flatten().map(bit).sum(),
+            nice: s.nice().unwrap_or(0),
+            priority: s.priority().unwrap_or(0).max(0) as u32,
+            runtime: s.runtime().unwrap_or(0),
+            deadline: s.deadline().unwrap_or(0),
+            period: s.period().unwrap_or(0),
+        };
+        out.push(Step { act: Act::Scheduler(attributes), origin: "process.scheduler".into() });
+    }
+    out
+}
+
+pub(crate) fn domain_and_memory(spec: &Spec, found: &mut Findings) -> Vec<Step> {
+    let mut out = Vec::new();
+    let Some(linux) = spec.linux() else { return out };
+    if let Some(p) = linux.personality() {
+        if p.flags().as_ref().is_some_and(|f| !f.is_empty()) {
+            found.problem(
+                "linux.personality.flags",
+                "no flag is defined",
+                "config-linux.md, Personality",
+                "remove them",
+            );
+        }
+        let domain = if p.domain() == LinuxPersonalityDomain::PerLinux32 { 8 } else { 0 };
+        out.push(Step { act: Act::Personality(domain), origin: "linux.personality".into() });
+    }
+    if let Some(m) = linux.memory_policy() {
+        let mode = match m.mode() {
+            Mode::MpolDefault => 0,
+            Mode::MpolPreferred => 1,
+            Mode::MpolBind => 2,
+            Mode::MpolInterleave => 3,
+            Mode::MpolLocal => 4,
+            Mode::MpolPreferredMany => 5,
+            Mode::MpolWeightedInterleave => 6,
+        };
+        let bit = |f: &MemoryPolicyFlagType| match f {
+            MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+            MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+            MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+        };
+        let flags: u32 = m.flags().iter().flatten().map(bit).sum();
+        let nodes = list(m.nodes().as_deref().unwrap_or(""), "linux.memoryPolicy.nodes", found);
+        out.push(Step { act: Act::MemoryPolicy(mode | flags, nodes), origin: "linux.memoryPolicy".into() });
+    }
+    out
+}
+
+/// A list such as `0-3,7` as a bit each: cpuset(7), List format.
+pub(crate) fn list(text: &str, at: &str, found: &mut Findings) -> Vec<u64> {
+    let mut mask: Vec<u64> = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let (a, b) = part.split_once('-').unwrap_or((part, part));
+        match (a.parse::<usize>(), b.parse::<usize>()) {
+            (Ok(a), Ok(b)) if a <= b && b < 8192 => {
+                mask.resize(mask.len().max(b / 64 + 1), 0);
+                (a..=b).for_each(|n| mask[n / 64] |= 1 << (n % 64));
+            }
+            _ => found.problem(
+                at,
+                format!("{part:?} is not a number or a range below 8192"),
+                "cpuset(7)",
+                "write a list such as 0-3,7",
+            ),
+        }
+    }
+    mask
+}
+
+/// The value to write to /proc/self/oom_score_adj.
+pub(crate) fn oom_score(process: &Process, found: &mut Findings) -> Option<i32> {
+    let score = process.oom_score_adj()?;
+    if !(-1000..=1000).contains(&score) {
+        found.problem(
+            "process.oomScoreAdj",
+            format!("{score} is not from -1000 to 1000"),
+            "proc_pid_oom_score_adj(5)",
+            "correct it",
+        );
+    }
+    Some(score)
+}
+
+/// Serialises an enum to the word that config.json has for it.
+pub(crate) fn word<T: serde::Serialize>(value: T) -> String {
+    serde_json::to_value(value).ok().as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
+}

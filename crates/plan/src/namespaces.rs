@@ -1,0 +1,166 @@
+//! Namespaces and id maps: config-linux.md, Namespaces, User namespace mappings, Offset for Time Namespace.
+
+use crate::inputs::Host;
+use crate::problem::Findings;
+use crate::steps::{IdMaps, Join, Namespaces};
+use coracle_sys::libc;
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
+
+const SECTION: &str = "config-linux.md, Namespaces";
+
+/// The CLONE_NEW* flag of a kind, and config.json's name for it.
+fn flag(kind: Kind) -> (i32, &'static str) {
+    match kind {
+        Kind::Mount => (libc::CLONE_NEWNS, "mount"),
+        Kind::Pid => (libc::CLONE_NEWPID, "pid"),
+        Kind::Network => (libc::CLONE_NEWNET, "network"),
+        Kind::Ipc => (libc::CLONE_NEWIPC, "ipc"),
+        Kind::Uts => (libc::CLONE_NEWUTS, "uts"),
+        Kind::Cgroup => (libc::CLONE_NEWCGROUP, "cgroup"),
+        Kind::User => (libc::CLONE_NEWUSER, "user"),
+        Kind::Time => (coracle_sys::namespace::CLONE_NEWTIME, "time"),
+    }
+}
+
+/// The place of a flag in the order in which namespaces are entered: the user namespace first, for it gives the right to
+/// enter the others that it owns; the mount namespace last, for it takes the caller's paths away. setns(2).
+fn rank(kind: i32) -> usize {
+    let order = [
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        coracle_sys::namespace::CLONE_NEWTIME,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWNS,
+    ];
+    order.iter().position(|k| *k == kind).unwrap_or(order.len())
+}
+
+/// Whether the configuration asks for a namespace of this kind: `Some(true)` new, `Some(false)` joined.
+pub(crate) fn asked(spec: &Spec, wanted: Kind) -> Option<bool> {
+    let list = spec.linux().as_ref()?.namespaces().as_ref()?;
+    list.iter().find(|n| n.typ() == wanted).map(|n| n.path().is_none())
+}
+
+/// Decides the namespaces.
+pub(crate) fn plan(spec: &Spec, host: &Host, found: &mut Findings) -> Namespaces {
+    let mut out = Namespaces::default();
+    let Some(linux) = spec.linux() else { return out };
+    let mut seen = 0;
+    for (i, ns) in linux.namespaces().iter().flatten().enumerate() {
+        let (kind, name) = flag(ns.typ());
+        let at = format!("linux.namespaces[{i}]");
+        if seen & kind != 0 {
+            found.problem(
+                &at,
+                format!("the {name} namespace is named twice"),
+                SECTION,
+                "keep one of the two",
+            );
+        }
+        seen |= kind;
+        match ns.path() {
+            None if ns.typ() != Kind::Time => out.new |= kind as u64,
+            None => {}
+            Some(path) if !path.is_absolute() => {
+                found.problem(
+                    format!("{at}.path"),
+                    format!("{path:?} is not absolute"),
+                    SECTION,
+                    "write it from the root, such as /proc/1/ns/net",
+                );
+            }
+            Some(path) => {
+                let path = found.cstring(&at, path.as_os_str().as_encoded_bytes());
+                out.join.push(Join { kind, path, origin: format!("{at}.path") });
+            }
+        }
+    }
+    out.join.sort_by_key(|j| rank(j.kind));
+    out.time = time(spec, linux, found);
+    out.maps = maps(spec, linux, host, found);
+    out
+}
+
+fn time(spec: &Spec, linux: &Linux, found: &mut Findings) -> Option<String> {
+    let new = asked(spec, Kind::Time);
+    let mut text = String::new();
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        let at = format!("linux.timeOffsets.{clock}");
+        if new != Some(true) {
+            found.problem(
+                &at,
+                "there is no new time namespace to set it in",
+                "config-linux.md, Offset for Time Namespace",
+                "add a namespace of type time without a path",
+            );
+        }
+        if clock != "monotonic" && clock != "boottime" {
+            found.problem(
+                &at,
+                "only monotonic and boottime have an offset",
+                "time_namespaces(7)",
+                "remove it",
+            );
+        }
+        text += &format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+    }
+    (new == Some(true)).then_some(text)
+}
+
+fn lines(list: &[LinuxIdMapping], at: &str, found: &mut Findings) -> String {
+    let mut text = String::new();
+    for (i, m) in list.iter().enumerate() {
+        let end = |start: u32| u64::from(start) + u64::from(m.size());
+        if m.size() == 0 || end(m.host_id()).max(end(m.container_id())) > u64::from(u32::MAX) {
+            found.problem(
+                format!("{at}[{i}]"),
+                format!("a range of {} ids does not fit", m.size()),
+                "user_namespaces(7)",
+                "correct the size",
+            );
+        }
+        text += &format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
+    }
+    text
+}
+
+fn maps(spec: &Spec, linux: &Linux, host: &Host, found: &mut Findings) -> Option<IdMaps> {
+    let (uids, gids) =
+        (linux.uid_mappings().as_deref().unwrap_or(&[]), linux.gid_mappings().as_deref().unwrap_or(&[]));
+    let section = "config-linux.md, User namespace mappings";
+    match asked(spec, Kind::User) {
+        Some(true) => {
+            for (list, at) in [(uids, "linux.uidMappings"), (gids, "linux.gidMappings")] {
+                if list.is_empty() {
+                    found.problem(
+                        at,
+                        "a new user namespace needs a map",
+                        section,
+                        "add one, such as {containerID: 0, hostID: 100000, size: 65536}",
+                    );
+                }
+            }
+            let deny_setgroups = host.capabilities & 1 << 6 == 0; // CAP_SETGID
+            Some(IdMaps {
+                uids: lines(uids, "linux.uidMappings", found),
+                gids: lines(gids, "linux.gidMappings", found),
+                deny_setgroups,
+            })
+        }
+        Some(false) => None,
+        None => {
+            if !uids.is_empty() || !gids.is_empty() {
+                found.problem(
+                    "linux.uidMappings",
+                    "there is no user namespace to map ids in",
+                    section,
+                    "add a namespace of type user",
+                );
+            }
+            None
+        }
+    }
+}

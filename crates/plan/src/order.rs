@@ -1,0 +1,414 @@
+//! The one place that fixes the order of the steps, with the reason for each constraint.
+
+use crate::inputs::{Host, Request};
+use crate::mounts::Surroundings;
+use crate::problem::{Findings, Refusal};
+use crate::steps::{Act, Namespaces, Plan, Step, Terminal};
+use crate::{cgroup, creds, devices, hooks, limits, mounts, namespaces, process, seccomp};
+use coracle_sys::libc;
+use oci_spec::runtime::{LinuxNamespaceType as Kind, Process, Spec};
+use std::ffi::CString;
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+fn step(act: Act, origin: &str) -> Step {
+    Step { act, origin: origin.into() }
+}
+
+/// Decides everything that create does.
+/// Errors: all mistakes of the configuration at once.
+pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal> {
+    let mut found = Findings::default();
+    version(spec, &mut found);
+    let namespaces = namespaces::plan(spec, host, &mut found);
+    let cgroup = cgroup::plan(spec, host, request, &mut found);
+    let Some(process) = required(spec, &mut found) else { return Err(Refusal(found.problems)) };
+    let terminal = terminal(process, request, &mut found);
+    let hooks = hooks::plan(spec, &mut found);
+    let mut setup = entry(spec, &namespaces, request, &cgroup, &mut found);
+    setup.extend(before_root(spec, process, &mut found));
+    setup.extend(root(spec, request, host, &cgroup, &mut found));
+    if terminal.is_some() {
+        // After the pivot: /dev/pts is then the container's own beyond doubt.
+        setup.push(step(Act::Console, "process.terminal"));
+    }
+    let launch = workload(spec, process, host, request, &namespaces, &mut setup, &mut found);
+    if found.problems.is_empty() {
+        Ok(Plan { namespaces, cgroup, setup, launch, hooks, terminal, warnings: found.warnings })
+    } else {
+        Err(Refusal(found.problems))
+    }
+}
+
+fn version(spec: &Spec, found: &mut Findings) {
+    let version = spec.version();
+    if !version.starts_with("1.")
+        || version.split(['.', '-', '+']).nth(1).is_none_or(|n| n.parse::<u32>().is_err())
+    {
+        found.problem(
+            "ociVersion",
+            format!("{version:?} is not a version 1.x of the specification"),
+            "config.md, Specification version",
+            "write the version that the bundle follows, such as \"1.0.2\"",
+        );
+    }
+}
+
+fn required<'a>(spec: &'a Spec, found: &mut Findings) -> Option<&'a Process> {
+    if spec.root().is_none() {
+        found.problem("root", "is missing", "config.md, Root", "add it, such as {\"path\": \"rootfs\"}");
+    }
+    if spec.process().is_none() {
+        found.problem("process", "is missing", "config.md, Process", "add it, with args and cwd");
+    }
+    if spec.linux().as_ref().is_some_and(|l| l.intel_rdt().is_some()) {
+        found.problem("linux.intelRdt", "is not built yet", "config-linux.md, IntelRdt", "remove it");
+    }
+    if spec.linux().as_ref().is_some_and(|l| l.net_devices().as_ref().is_some_and(|d| !d.is_empty())) {
+        found.problem(
+            "linux.netDevices",
+            "moving network devices is not built yet",
+            "config-linux.md, Network Devices",
+            "remove it",
+        );
+    }
+    spec.process().as_ref()
+}
+
+fn terminal(process: &Process, request: &Request, found: &mut Findings) -> Option<Terminal> {
+    let socket = request.console_socket.as_ref();
+    if process.terminal() != Some(true) {
+        if socket.is_some() {
+            found.problem(
+                "--console-socket",
+                "process.terminal is not true, so there is no terminal to send",
+                "",
+                "set process.terminal, or leave the option out",
+            );
+        }
+        return None;
+    }
+    if socket.is_none() && request.detached {
+        found.problem(
+            "process.terminal",
+            "is true, but nobody takes the terminal",
+            "",
+            "give --console-socket, or set it to false",
+        );
+    }
+    let size = process.console_size().map(|b| (b.height() as u16, b.width() as u16));
+    let socket = socket.map(|s| found.cstring("--console-socket", s.as_os_str().as_encoded_bytes()));
+    Some(Terminal { size, socket })
+}
+
+/// Into the namespaces. The user namespace first: the rights over all others come from it.
+fn entry(
+    spec: &Spec,
+    ns: &Namespaces,
+    request: &Request,
+    cgroup: &crate::steps::Cgroup,
+    found: &mut Findings,
+) -> Vec<Step> {
+    let mut out = Vec::new();
+    if ns.maps.is_some() {
+        out.push(step(Act::BecomeRoot, "linux.uidMappings"));
+    }
+    for (i, join) in ns.join.iter().enumerate() {
+        // A pid namespace is entered by the parent: setns(2) moves only the caller's children.
+        if join.kind != libc::CLONE_NEWPID {
+            out.push(step(Act::Enter(i), &join.origin));
+        }
+        if join.kind == libc::CLONE_NEWUSER {
+            out.push(step(Act::BecomeRoot, &join.origin));
+        }
+    }
+    if cgroup.path.is_some() && cgroup.mode == crate::inputs::CgroupMode::Legacy {
+        out.push(step(Act::AwaitCgroup, "linux.cgroupsPath"));
+    }
+    if ns.new & libc::CLONE_NEWCGROUP as u64 != 0 {
+        // Not in the clone: the kernel would root it at the parent's control group. cgroup_namespaces(7).
+        out.push(step(Act::NewCgroupNamespace, "linux.namespaces"));
+    }
+    out.push(step(Act::NewSession, ""));
+    if mounts::new_namespace(spec, Kind::Network) {
+        out.push(step(Act::LoopbackUp, "linux.namespaces"));
+    }
+    if !request.no_new_keyring {
+        out.push(step(Act::Keyring(found.cstring("container id", format!("_ses.{}", request.id))), ""));
+    }
+    out
+}
+
+/// What is written through the host's /proc, while nothing of the container stands over it (CVE-2025-52881).
+fn before_root(spec: &Spec, process: &Process, found: &mut Findings) -> Vec<Step> {
+    let mut out = Vec::new();
+    if let Some(score) = limits::oom_score(process, found) {
+        out.push(step(
+            Act::WriteProc(c"self/oom_score_adj".into(), score.to_string().into_bytes()),
+            "process.oomScoreAdj",
+        ));
+    }
+    for (key, value) in spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
+        let origin = format!("linux.sysctl.{key}");
+        sysctl_is_namespaced(spec, key, &origin, found);
+        let path = found.cstring(&origin, format!("sys/{}", slashes(key)));
+        out.push(step(Act::WriteProc(path, value.clone().into_bytes()), &origin));
+    }
+    let label = |l: &Option<String>| l.as_ref().is_some_and(|l| !l.is_empty());
+    if label(process.selinux_label()) || spec.linux().as_ref().is_some_and(|l| label(l.mount_label())) {
+        found.problem(
+            "process.selinuxLabel",
+            "SELinux labels are not built yet",
+            "config.md, Linux Process",
+            "remove the labels",
+        );
+    }
+    if label(process.apparmor_profile()) {
+        out.push(step(Act::OpenLabel(c"apparmor/exec".into()), "process.apparmorProfile"));
+    }
+    out
+}
+
+/// The key with slashes: dots separate, unless the key has slashes already (then dots belong to names). sysctl(8).
+fn slashes(key: &str) -> String {
+    if key.contains('/') { key.to_owned() } else { key.replace('.', "/") }
+}
+
+/// Only what belongs to a namespace of the container may be set: the rest is the host's.
+fn sysctl_is_namespaced(spec: &Spec, key: &str, at: &str, found: &mut Findings) {
+    let key = slashes(key);
+    let ipc = [
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/sem",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_rmid_forced",
+    ];
+    let need = if key.contains("..") {
+        None
+    } else if ipc.contains(&key.as_str()) || key.starts_with("fs/mqueue/") {
+        Some((Kind::Ipc, "ipc"))
+    } else if key.starts_with("net/") {
+        Some((Kind::Network, "network"))
+    } else if key == "kernel/domainname" || key == "kernel/hostname" {
+        Some((Kind::Uts, "uts"))
+    } else if key.starts_with("user/") {
+        Some((Kind::User, "user"))
+    } else {
+        None
+    };
+    match need {
+        None => found.problem(
+            at,
+            "is not separate in any namespace: setting it would change the host",
+            "config-linux.md, Sysctl",
+            "set it on the host",
+        ),
+        Some((kind, name)) if namespaces::asked(spec, kind).is_none() => {
+            found.problem(
+                at,
+                format!("belongs to the {name} namespace, and the container uses the host's"),
+                "config-linux.md, Sysctl",
+                format!("add a namespace of type {name}"),
+            );
+        }
+        _ => {}
+    }
+}
+
+/// From the host's tree to the container's.
+fn root(
+    spec: &Spec,
+    request: &Request,
+    host: &Host,
+    ns: &Namespaces,
+    cgroup: &crate::steps::Cgroup,
+    found: &mut Findings,
+) -> Vec<Step> {
+    let mut out = Vec::new();
+    let Some(root) = spec.root() else { return out };
+    let path = found.cstring("root.path", request.bundle.join(root.path()).as_os_str().as_encoded_bytes());
+    let own_mounts = mounts::new_namespace(spec, Kind::Mount);
+    let propagation = mounts::root_propagation(spec, found);
+    let user_namespace = namespaces::asked(spec, Kind::User).is_some() || !host.admin();
+    if own_mounts {
+        // Nothing may propagate out; what the host mounts later may come in, unless private was asked for.
+        let private = propagation.is_some_and(|p| p & (libc::MS_PRIVATE | libc::MS_UNBINDABLE) != 0);
+        out.push(step(
+            Act::Sever(if private { libc::MS_PRIVATE } else { libc::MS_SLAVE }),
+            "linux.rootfsPropagation",
+        ));
+        out.push(step(Act::OpenRoot(path), "root.path"));
+        let around = Surroundings {
+            host,
+            bundle: &request.bundle,
+            user_namespace,
+            cgroup_path: cgroup.path.clone().unwrap_or_default(),
+        };
+        for (mount, at) in mounts::plan(spec, &around, found) {
+            out.push(Step { act: Act::Mount(mount), origin: at });
+        }
+        dev(spec, user_namespace, &mut out, found);
+    } else {
+        if spec.mounts().as_ref().is_some_and(|m| !m.is_empty()) {
+            found.problem(
+                "mounts",
+                "without a mount namespace they would be made on the host",
+                "config-linux.md, Namespaces",
+                "add a namespace of type mount",
+            );
+        }
+        if root.readonly() == Some(true) {
+            found.problem(
+                "root.readonly",
+                "without a mount namespace it would change the host's mount",
+                "config-linux.md, Namespaces",
+                "add a namespace of type mount",
+            );
+        }
+        out.push(step(Act::OpenRoot(path), "root.path"));
+    }
+    out.push(step(Act::CreateContainerHooks, "hooks.createContainer"));
+    let change = match (own_mounts, request.no_pivot) {
+        (false, _) => Act::Chroot,
+        (true, true) => Act::MoveRoot,
+        (true, false) => Act::Pivot,
+    };
+    out.push(step(change, "root.path"));
+    after_root(spec, own_mounts, propagation, &mut out, found);
+    out
+}
+
+fn dev(spec: &Spec, user_namespace: bool, out: &mut Vec<Step>, found: &mut Findings) {
+    if mounts::dev_is_bind(spec) {
+        return; // the host's own /dev, shown inside: nothing is to be made in it
+    }
+    out.extend(
+        devices::plan(spec, user_namespace, found)
+            .into_iter()
+            .map(|(d, at)| Step { act: Act::Device(d), origin: at }),
+    );
+    for (path, target) in devices::LINKS {
+        let (path, target) = (found.cstring("", path), found.cstring("", target));
+        out.push(step(Act::Link(path, target), ""));
+    }
+    out.push(step(Act::Ptmx, ""));
+}
+
+fn after_root(
+    spec: &Spec,
+    own_mounts: bool,
+    propagation: Option<u64>,
+    out: &mut Vec<Step>,
+    found: &mut Findings,
+) {
+    let linux = spec.linux().as_ref();
+    if own_mounts {
+        for (i, path) in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten().enumerate() {
+            let at = format!("linux.readonlyPaths[{i}]");
+            let path = target(path, &at, found);
+            out.push(Step { act: Act::Readonly(path), origin: at });
+        }
+        for (i, path) in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten().enumerate() {
+            let at = format!("linux.maskedPaths[{i}]");
+            let path = target(path, &at, found);
+            out.push(Step { act: Act::Mask(path), origin: at });
+        }
+        if let Some(flags) = propagation {
+            out.push(step(Act::RootPropagation(flags), "linux.rootfsPropagation"));
+        }
+        if spec.root().as_ref().and_then(|r| r.readonly()) == Some(true) {
+            out.push(step(Act::ReadonlyRoot, "root.readonly"));
+        }
+    } else if linux.is_some_and(|l| {
+        l.masked_paths().iter().flatten().chain(l.readonly_paths().iter().flatten()).next().is_some()
+    }) {
+        found.problem(
+            "linux.maskedPaths",
+            "without a mount namespace they would be hidden on the host too",
+            "config-linux.md, Masked Paths",
+            "add a namespace of type mount",
+        );
+    }
+    let name =
+        |name: &Option<String>| name.as_ref().filter(|n| !n.is_empty()).map(|n| n.clone().into_bytes());
+    for (value, at, act) in [
+        (name(spec.hostname()), "hostname", Act::Hostname as fn(Vec<u8>) -> Act),
+        (name(spec.domainname()), "domainname", Act::Domainname),
+    ] {
+        let Some(value) = value else { continue };
+        if namespaces::asked(spec, Kind::Uts).is_none() {
+            found.problem(
+                at,
+                "the container uses the host's uts namespace: setting it would rename the host",
+                "config-linux.md, Namespaces",
+                "add a namespace of type uts",
+            );
+        }
+        out.push(step(act(value), at));
+    }
+}
+
+fn target(path: &str, at: &str, found: &mut Findings) -> CString {
+    if !path.starts_with('/') {
+        found.problem(
+            at,
+            format!("{path:?} is not absolute"),
+            "config-linux.md, Masked Paths",
+            "write it from the container's root",
+        );
+    }
+    found.cstring(at, mounts::inside(std::path::Path::new(path)))
+}
+
+/// What makes the process the workload. Whatever can fail without the start comes before the report, so that create tells.
+fn workload(
+    spec: &Spec,
+    process: &Process,
+    host: &Host,
+    request: &Request,
+    ns: &Namespaces,
+    setup: &mut Vec<Step>,
+    found: &mut Findings,
+) -> Vec<Step> {
+    let seccomp =
+        spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()).and_then(|p| seccomp::compile(p, found));
+    let no_new_privs = process.no_new_privileges() == Some(true);
+    setup.extend(limits::scheduling(process, found));
+    setup.extend(limits::domain_and_memory(spec, found));
+    setup.extend(limits::rlimits(process, found));
+    let fresh_user = namespaces::asked(spec, Kind::User).is_some();
+    let (bounding, mut sets) = creds::capabilities(process, host, fresh_user, found);
+    if seccomp.is_some() && !no_new_privs {
+        // Without no_new_privs only CAP_SYS_ADMIN may load a filter: it stays until then. seccomp(2).
+        sets.meanwhile = CAP_SYS_ADMIN;
+    }
+    let maps = ns.maps.as_ref();
+    setup.push(step(Act::Bounding(bounding), "process.capabilities.bounding"));
+    setup.push(step(creds::ids(process.user(), maps, found), "process.user"));
+    setup.push(step(Act::Capabilities(sets), "process.capabilities"));
+    if no_new_privs {
+        setup.push(step(Act::NoNewPrivs, "process.noNewPrivileges"));
+    }
+    setup.push(step(Act::Umask(process.user().umask().unwrap_or(0o022)), "process.user.umask"));
+    let cwd = found.cstring("process.cwd", process.cwd().as_os_str().as_encoded_bytes());
+    setup.push(step(Act::Chdir(cwd), "process.cwd"));
+    setup.push(step(Act::FindProgram, "process.args[0]"));
+    let mut launch = vec![step(Act::StartContainerHooks, "hooks.startContainer")];
+    if let Some(profile) = process.apparmor_profile().as_ref().filter(|p| !p.is_empty()) {
+        launch.push(step(Act::Confine(format!("exec {profile}").into_bytes()), "process.apparmorProfile"));
+    }
+    if let Some((program, flags)) = seccomp {
+        // After the start: a strict filter must not end the wait.
+        launch.push(step(Act::Seccomp(program, flags), "linux.seccomp"));
+    }
+    if sets.meanwhile != 0 {
+        sets.meanwhile = 0;
+        launch.push(step(Act::Capabilities(sets), "process.capabilities"));
+    }
+    launch.push(step(Act::Exec(process::program(process, request.preserve_fds, found)), "process.args[0]"));
+    launch
+}
