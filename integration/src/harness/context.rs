@@ -1,0 +1,255 @@
+//! What one running test has: the runtime under test, a directory, a state root and names of its own. When the test
+//! has ended, everything that it and the runtime made is looked for again: nothing may be left.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs::{self, File},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use super::{Bundle, Container, Output, Result, bundle, check, check_eq, host::Host, look};
+
+/// One test's surroundings.
+pub(crate) struct Ctx {
+    /// The runtime under test.
+    pub(crate) runtime: PathBuf,
+    /// Its name, from the first word of `--version`: coracle, runc, crun, youki.
+    pub(crate) kind: String,
+    /// The machine.
+    pub(crate) host: Host,
+    /// A directory of this test's own.
+    pub(crate) dir: PathBuf,
+    /// What is wrong although the test function did not say so, such as a container that could not be deleted.
+    pub(crate) complaints: RefCell<Vec<String>>,
+    store: PathBuf,
+    prefix: String,
+    count: Cell<u32>,
+    mounts_before: String,
+}
+
+impl Ctx {
+    /// Surroundings for one test in `work`, where the runner has put the store.
+    pub(crate) fn new(runtime: &Path, work: &Path) -> Result<Ctx> {
+        let prefix = format!("it{}", std::process::id());
+        let dir = work.join(&prefix);
+        fs::create_dir_all(dir.join("state"))?;
+        fs::set_permissions(dir.join("state"), fs::Permissions::from_mode(0o711))?;
+        Ok(Ctx {
+            kind: kind(runtime)?,
+            runtime: runtime.to_owned(),
+            host: Host::look(),
+            dir,
+            complaints: RefCell::default(),
+            store: work.join("store"),
+            prefix,
+            count: Cell::new(0),
+            mounts_before: fs::read_to_string("/proc/self/mountinfo")?,
+        })
+    }
+
+    /// A container id that nobody else on this machine uses.
+    pub(crate) fn id(&self) -> String {
+        format!("{}-{}", self.prefix, self.next())
+    }
+
+    fn next(&self) -> u32 {
+        self.count.set(self.count.get() + 1);
+        self.count.get()
+    }
+
+    /// The `--root` that this test gives the runtime.
+    pub(crate) fn state_root(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// A bundle like the one `spec` writes, fit for whoever runs the test.
+    pub(crate) fn bundle(&self) -> Result<Bundle> {
+        let name = format!("bundle{}", self.next());
+        let group = format!("/coracle-test/{}-{name}", self.prefix);
+        let spec = bundle::default_spec(self.host.cgroup2, &group);
+        let mut bundle = Bundle::new(self.dir.join(name), &self.store, spec)?;
+        if !self.host.root {
+            rootless(&mut bundle);
+        }
+        Ok(bundle)
+    }
+
+    /// A bundle whose program is a shell script.
+    pub(crate) fn shell(&self, script: &str) -> Result<Bundle> {
+        let mut bundle = self.bundle()?;
+        bundle.shell(script);
+        Ok(bundle)
+    }
+
+    /// A bundle whose program waits until it is killed.
+    pub(crate) fn waiting(&self) -> Result<Bundle> {
+        let mut bundle = self.bundle()?;
+        bundle.args(&["/probe", "wait"]);
+        Ok(bundle)
+    }
+
+    /// The runtime with this test's `--root`, and words after it. Nothing on standard input.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.runtime);
+        command.arg("--root").arg(self.state_root()).args(words).stdin(Stdio::null()).current_dir(&self.dir);
+        command
+    }
+
+    /// Runs the runtime with these words to its end. Output goes through files: a container that outlives the
+    /// command keeps them open, and a pipe would never end.
+    pub(crate) fn call(&self, words: &[&str]) -> Result<Output> {
+        self.finish(self.command(words))
+    }
+
+    /// Runs a prepared command to its end, keeping what it prints.
+    pub(crate) fn finish(&self, mut command: Command) -> Result<Output> {
+        let number = self.next();
+        let (out, err) = (self.dir.join(format!("out{number}")), self.dir.join(format!("err{number}")));
+        let status = command.stdout(File::create(&out)?).stderr(File::create(&err)?).status()?;
+        Ok(Output::new(&status, out, err))
+    }
+
+    /// `run` in the foreground, to the end of the workload.
+    pub(crate) fn run(&self, bundle: &Bundle) -> Result<Output> {
+        self.run_with(&[], bundle)
+    }
+
+    /// `run` with further flags.
+    pub(crate) fn run_with(&self, flags: &[&str], bundle: &Bundle) -> Result<Output> {
+        bundle.write()?;
+        let container = Container::named(self, self.id(), &bundle.dir);
+        let mut words = vec!["run", "--bundle", path(&bundle.dir)];
+        words.extend(flags);
+        words.push(&container.id);
+        self.call(&words)
+    }
+
+    /// `run`, which must succeed and print the probe's report.
+    pub(crate) fn report(&self, bundle: &Bundle) -> Result<serde_json::Value> {
+        let output = self.run(bundle)?;
+        check_eq!(output.code, 0, "run ({})", output.stderr());
+        Ok(serde_json::from_str(&output.stdout())?)
+    }
+
+    /// `run`, which must succeed; its standard output without the last newline.
+    pub(crate) fn stdout(&self, bundle: &Bundle) -> Result<String> {
+        let output = self.run(bundle)?;
+        check_eq!(output.code, 0, "run ({})", output.stderr());
+        Ok(output.stdout().trim_end().to_owned())
+    }
+
+    /// `create`, which must succeed.
+    pub(crate) fn create(&self, bundle: &Bundle) -> Result<Container<'_>> {
+        self.create_with(&[], bundle)
+    }
+
+    /// `create` with further flags, which must succeed.
+    pub(crate) fn create_with(&self, flags: &[&str], bundle: &Bundle) -> Result<Container<'_>> {
+        bundle.write()?;
+        let mut container = Container::named(self, self.id(), &bundle.dir);
+        container.create(flags)?;
+        Ok(container)
+    }
+
+    /// `create` and `start`, which must succeed.
+    pub(crate) fn started(&self, bundle: &Bundle) -> Result<Container<'_>> {
+        let container = self.create(bundle)?;
+        container.start()?;
+        Ok(container)
+    }
+
+    /// `create`, which must be refused with a message that has each of the `words`, and leave nothing.
+    pub(crate) fn refused(&self, bundle: &Bundle, words: &[&str]) -> Result<Output> {
+        bundle.write()?;
+        self.refused_as_written(&bundle.dir, words)
+    }
+
+    /// Like `refused`, for a bundle directory that is what it is.
+    pub(crate) fn refused_as_written(&self, bundle: &Path, words: &[&str]) -> Result<Output> {
+        let container = Container::named(self, self.id(), bundle);
+        let output = self.call(&["create", "--bundle", path(bundle), &container.id])?;
+        check!(output.code != 0, "create succeeded although it should be refused");
+        let message = output.stderr();
+        check!(!message.trim().is_empty(), "create failed without a word on stderr");
+        for word in words {
+            check!(message.contains(word), "the message lacks {word:?}: {message}");
+        }
+        let state = self.call(&["state", &container.id])?;
+        check!(state.code != 0, "a refused create left state: {}", state.stdout());
+        Ok(output)
+    }
+
+    /// Whether the runtime knows the subcommand.
+    pub(crate) fn has_command(&self, name: &str) -> bool {
+        let mut command = Command::new(&self.runtime);
+        command.args([name, "--help"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
+
+    /// Notes something wrong that must fail the test whatever its function returns.
+    pub(crate) fn complain(&self, sentence: String) {
+        self.complaints.borrow_mut().push(sentence);
+    }
+
+    /// After the test: every complaint there is, and nothing left of it on the machine.
+    pub(crate) fn verify_clean(&self) -> Result {
+        for pid in look::descendants(std::process::id()) {
+            // A dead orphan is nobody's fault: it only waits for this subreaper to ask.
+            if !look::is_zombie(pid) {
+                self.complain(format!("process left: {}", look::command_line(pid)));
+            }
+            look::kill_and_reap(pid);
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        for line in mounts.lines().filter(|line| line.contains(&self.prefix)) {
+            if !self.mounts_before.contains(line) {
+                self.complain(format!("mount left: {line}"));
+            }
+        }
+        for group in look::cgroups_named(&self.prefix) {
+            self.complain(format!("cgroup left: {}", group.display()));
+            let _ = fs::remove_dir(group);
+        }
+        for entry in fs::read_dir(self.state_root())?.flatten() {
+            self.complain(format!("state left: {}", entry.path().display()));
+        }
+        let complaints = self.complaints.borrow();
+        check!(complaints.is_empty(), "{}", complaints.join("; "));
+        Ok(())
+    }
+}
+
+/// The path as text; the tests make no other paths.
+pub(crate) fn path(path: &Path) -> &str {
+    path.to_str().unwrap_or("?")
+}
+
+/// What `spec --rootless` changes.
+fn rootless(bundle: &mut Bundle) {
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let map = |id: u32| serde_json::json!([{"containerID": 0, "hostID": id, "size": 1}]);
+    bundle.namespace("user", None).without_namespace("network");
+    bundle.set("/linux/uidMappings", map(uid)).set("/linux/gidMappings", map(gid));
+    bundle.remove("/linux/resources").remove("/linux/cgroupsPath");
+    if let Some(mounts) = bundle.spec["mounts"].as_array_mut() {
+        mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+        for mount in mounts {
+            if mount["destination"] == "/sys" {
+                *mount = serde_json::json!({"destination": "/sys", "type": "none", "source": "/sys",
+                    "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
+            }
+            if let Some(options) = mount["options"].as_array_mut() {
+                options.retain(|option| option != "gid=5");
+            }
+        }
+    }
+}
+
+fn kind(runtime: &Path) -> Result<String> {
+    let version =
+        Command::new(runtime).arg("--version").output().map_err(|e| format!("{}: {e}", runtime.display()))?;
+    let text = String::from_utf8_lossy(&version.stdout).into_owned();
+    Ok(text.split_whitespace().next().unwrap_or("unknown").to_owned())
+}

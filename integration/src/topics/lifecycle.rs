@@ -1,0 +1,323 @@
+//! create, start, state, kill, delete and run, with their exit statuses (runtime.md, "Lifecycle" and "Operations").
+
+use std::{fs, time::Duration};
+
+use serde_json::json;
+
+use crate::harness::{
+    Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+};
+
+tests! {
+    create_start_kill_delete;
+    run_returns_the_exit_status;
+    run_returns_128_plus_the_signal;
+    run_removes_the_container;
+    run_keep_leaves_it_stopped [Need::Runtime("coracle")];
+    run_detached_returns_at_once;
+    run_forwards_signals;
+    run_passes_standard_input_and_output;
+    pid_file_is_the_bare_number;
+    create_runs_nothing_of_the_user;
+    start_twice_is_refused;
+    start_of_a_stopped_container_is_refused;
+    kill_takes_every_spelling_of_a_signal;
+    kill_without_a_signal_is_sigterm;
+    kill_reaches_a_created_container;
+    kill_of_a_stopped_container_is_refused;
+    kill_all_reaches_every_process_without_a_pid_namespace;
+    delete_of_a_running_container_is_refused;
+    delete_force_ends_a_running_container;
+    delete_force_of_a_missing_container_is_nothing
+        known "crun": "1.8 calls it an error";
+    delete_of_a_missing_container_is_refused;
+    delete_removes_the_cgroup;
+    init_exits_to_the_caller;
+    the_runtime_does_not_stay;
+    id_is_free_again_after_delete;
+    hundred_containers_leave_nothing;
+}
+
+fn create_start_kill_delete(ctx: &Ctx) -> Result {
+    let container = ctx.create(&ctx.waiting()?)?;
+    check_eq!(container.status()?, "created", "status after create");
+    container.start()?;
+    check_eq!(container.status()?, "running", "status after start");
+    container.kill("KILL")?;
+    check_eq!(container.wait()?, 128 + 9, "the end of the init process");
+    check_eq!(container.status()?, "stopped", "status after kill");
+    container.delete()?;
+    check!(ctx.call(&["state", &container.id])?.code != 0, "state of a deleted container succeeds");
+    Ok(())
+}
+
+fn run_returns_the_exit_status(ctx: &Ctx) -> Result {
+    for code in [0, 1, 7, 42, 126, 127, 255] {
+        let mut bundle = ctx.bundle()?;
+        bundle.args(&["/probe", "exit", &code.to_string()]);
+        check_eq!(ctx.run(&bundle)?.code, code, "exit status of run");
+    }
+    Ok(())
+}
+
+/// `run` in the background, until `state` says running; `look` acts; then its exit status.
+fn run_and(ctx: &Ctx, script: &str, act: impl FnOnce(&Container, u32) -> Result) -> Result<i32> {
+    let bundle = ctx.shell(script)?;
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let mut child = ctx
+        .command(&["run", "--bundle", path(&bundle.dir), &container.id])
+        .stdout(fs::File::create(ctx.dir.join("out"))?)
+        .spawn()?;
+    until("the workload says ready", || {
+        Ok(fs::read_to_string(ctx.dir.join("out"))?.contains("ready").then_some(()))
+    })?;
+    let acted = act(&container, child.id());
+    if acted.is_err() {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    acted?;
+    status.code().ok_or_else(|| format!("run itself ended by a signal: {status}").into())
+}
+
+fn run_returns_128_plus_the_signal(ctx: &Ctx) -> Result {
+    let code = run_and(ctx, "echo ready; sleep 100", |container, _| container.kill("KILL"))?;
+    check_eq!(code, 137, "exit status of run whose workload was killed");
+    Ok(())
+}
+
+fn run_removes_the_container(ctx: &Ctx) -> Result {
+    let bundle = ctx.shell("true")?;
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    ctx.call(&["run", "--bundle", path(&bundle.dir), &container.id])?.succeeded("run")?;
+    check!(ctx.call(&["state", &container.id])?.code != 0, "run left its container");
+    Ok(())
+}
+
+fn run_keep_leaves_it_stopped(ctx: &Ctx) -> Result {
+    let bundle = ctx.shell("exit 3")?;
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    check_eq!(
+        ctx.call(&["run", "--keep", "--bundle", path(&bundle.dir), &container.id])?.code,
+        3,
+        "run --keep"
+    );
+    check_eq!(container.status()?, "stopped", "status after run --keep");
+    container.delete()
+}
+
+fn run_detached_returns_at_once(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    bundle.write()?;
+    let mut container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let pid_file = ctx.dir.join("pid");
+    let words =
+        ["run", "--detach", "--bundle", path(&bundle.dir), "--pid-file", path(&pid_file), &container.id];
+    ctx.call(&words)?.succeeded("run --detach")?;
+    container.pid = fs::read_to_string(&pid_file)?.parse()?;
+    check_eq!(container.status()?, "running", "status after run --detach");
+    container.stop()
+}
+
+fn run_forwards_signals(ctx: &Ctx) -> Result {
+    let script = "trap 'exit 5' TERM; trap 'exit 6' USR1; echo ready; while :; do sleep 0.05; done";
+    for (signal, want) in [("TERM", 5), ("USR1", 6)] {
+        let code = run_and(ctx, script, |_, runtime| {
+            let status =
+                std::process::Command::new("kill").args(["-s", signal, &runtime.to_string()]).status()?;
+            check!(status.success(), "kill failed");
+            Ok(())
+        })?;
+        check_eq!(code, want, "exit status after SIG{signal} to the runtime");
+    }
+    Ok(())
+}
+
+fn run_passes_standard_input_and_output(ctx: &Ctx) -> Result {
+    let bundle = ctx.shell("cat; echo to-stderr >&2")?;
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    fs::write(ctx.dir.join("in"), "from-stdin")?;
+    let mut command = ctx.command(&["run", "--bundle", path(&bundle.dir), &container.id]);
+    command.stdin(fs::File::open(ctx.dir.join("in"))?);
+    let output = ctx.finish(command)?.succeeded("run")?;
+    check_eq!(output.stdout(), "from-stdin", "standard output");
+    check_eq!(output.stderr(), "to-stderr\n", "standard error");
+    Ok(())
+}
+
+fn pid_file_is_the_bare_number(ctx: &Ctx) -> Result {
+    let container = ctx.create(&ctx.waiting()?)?;
+    // Go's Atoi, which containerd reads it with, takes neither newline nor blank.
+    let text = fs::read(ctx.dir.join(format!("{}.pid", container.id)))?;
+    check!(!text.is_empty() && text.iter().all(u8::is_ascii_digit), "pid file is {text:?}");
+    check_eq!(container.state()?["pid"], json!(container.pid), "pid of state and of the pid file");
+    check_eq!(
+        look::status(container.pid, "PPid")?,
+        std::process::id().to_string(),
+        "parent of the init process"
+    );
+    Ok(())
+}
+
+fn create_runs_nothing_of_the_user(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("echo ran")?;
+    bundle.set("/root/readonly", json!(false));
+    let container = ctx.create(&bundle)?;
+    std::thread::sleep(Duration::from_millis(200));
+    check_eq!(container.stdout(), "", "output before start");
+    container.start()?;
+    container.prints("ran")?;
+    check_eq!(container.wait()?, 0, "exit status");
+    Ok(())
+}
+
+fn start_twice_is_refused(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let again = ctx.call(&["start", &container.id])?;
+    check!(again.code != 0, "start of a running container succeeds");
+    check_eq!(container.status()?, "running", "status after the refused start");
+    Ok(())
+}
+
+fn start_of_a_stopped_container_is_refused(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.shell("true")?)?;
+    container.wait()?;
+    check!(ctx.call(&["start", &container.id])?.code != 0, "start of a stopped container succeeds");
+    Ok(())
+}
+
+fn kill_takes_every_spelling_of_a_signal(ctx: &Ctx) -> Result {
+    for spelling in ["10", "USR1", "SIGUSR1"] {
+        let container =
+            ctx.started(&ctx.shell("trap 'exit 9' USR1; echo ready; while :; do sleep 0.05; done")?)?;
+        container.prints("ready")?;
+        container.kill(spelling)?;
+        check_eq!(container.wait()?, 9, "exit status after kill {spelling}");
+    }
+    Ok(())
+}
+
+fn kill_without_a_signal_is_sigterm(ctx: &Ctx) -> Result {
+    let container =
+        ctx.started(&ctx.shell("trap 'exit 8' TERM; echo ready; while :; do sleep 0.05; done")?)?;
+    container.prints("ready")?;
+    ctx.call(&["kill", &container.id])?.succeeded("kill")?;
+    check_eq!(container.wait()?, 8, "exit status");
+    Ok(())
+}
+
+fn kill_reaches_a_created_container(ctx: &Ctx) -> Result {
+    let container = ctx.create(&ctx.waiting()?)?;
+    container.stop()?;
+    check_eq!(container.status()?, "stopped", "status of a container killed before start");
+    container.delete()
+}
+
+fn kill_of_a_stopped_container_is_refused(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.shell("true")?)?;
+    container.wait()?;
+    let output = ctx.call(&["kill", &container.id, "KILL"])?;
+    check!(output.code != 0, "kill of a stopped container succeeds");
+    let message = output.stderr();
+    // containerd takes these for "already dead"; anything else is an error to it.
+    let phrases = ["container not running", "process already finished", "no such process", "No such process"];
+    check!(
+        phrases.iter().any(|phrase| message.contains(phrase)),
+        "the message is not one engines know: {message}"
+    );
+    Ok(())
+}
+
+fn kill_all_reaches_every_process_without_a_pid_namespace(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("trap '' TERM; sleep 1000 & echo ready; wait; sleep 1000")?;
+    bundle.without_namespace("pid");
+    let container = ctx.started(&bundle)?;
+    container.prints("ready")?;
+    ctx.call(&["kill", "--all", &container.id, "KILL"])?.succeeded("kill --all")?;
+    check_eq!(container.wait()?, 137, "the end of init");
+    // Orphans come to this process; each must have been killed.
+    until("the child is killed", || {
+        let left = look::children(std::process::id());
+        for pid in &left {
+            if look::is_zombie(*pid) {
+                look::kill_and_reap(*pid);
+            }
+        }
+        Ok(left.is_empty().then_some(()))
+    })
+}
+
+fn delete_of_a_running_container_is_refused(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let output = ctx.call(&["delete", &container.id])?;
+    check!(output.code != 0, "delete of a running container succeeds");
+    check_eq!(container.status()?, "running", "status after the refused delete");
+    Ok(())
+}
+
+fn delete_force_ends_a_running_container(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    ctx.call(&["delete", "--force", &container.id])?.succeeded("delete --force")?;
+    check_eq!(container.wait()?, 137, "the end of the init process");
+    check!(ctx.call(&["state", &container.id])?.code != 0, "state of a deleted container succeeds");
+    Ok(())
+}
+
+fn delete_force_of_a_missing_container_is_nothing(ctx: &Ctx) -> Result {
+    let output = ctx.call(&["delete", "--force", "never-was"])?.succeeded("delete --force of nothing")?;
+    check_eq!(output.stderr(), "", "words on stderr");
+    Ok(())
+}
+
+fn delete_of_a_missing_container_is_refused(ctx: &Ctx) -> Result {
+    let output = ctx.call(&["delete", "never-was"])?;
+    check!(output.code != 0, "delete of nothing succeeds");
+    let message = output.stderr();
+    check!(message.contains("does not exist") || message.contains("No such file"), "message: {message}");
+    Ok(())
+}
+
+fn delete_removes_the_cgroup(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let group = look::cgroup(container.pid, "pids")?;
+    check!(group.is_dir(), "the container's cgroup {} is not there", group.display());
+    container.stop()?;
+    container.delete()?;
+    check!(!group.exists(), "cgroup {} is left after delete", group.display());
+    Ok(())
+}
+
+fn init_exits_to_the_caller(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.shell("exit 33")?)?;
+    check_eq!(container.wait()?, 33, "exit status as the subreaper sees it");
+    Ok(())
+}
+
+fn the_runtime_does_not_stay(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    check_eq!(look::children(std::process::id()), vec![container.pid], "processes between commands");
+    Ok(())
+}
+
+fn id_is_free_again_after_delete(ctx: &Ctx) -> Result {
+    let bundle = ctx.shell("true")?;
+    bundle.write()?;
+    let id = ctx.id();
+    for _ in 0..3 {
+        let container = Container::named(ctx, id.clone(), &bundle.dir);
+        ctx.call(&["run", "--bundle", path(&bundle.dir), &container.id])?.succeeded("run")?;
+    }
+    Ok(())
+}
+
+fn hundred_containers_leave_nothing(ctx: &Ctx) -> Result {
+    let bundle = ctx.shell("true")?;
+    for _ in 0..100 {
+        check_eq!(ctx.run(&bundle)?.code, 0, "run");
+    }
+    Ok(())
+}
