@@ -1,1 +1,17 @@
-//! Placeholder until the room is furnished.
+#![forbid(unsafe_code)]
+//! Does what the Plan says: probes the host, prepares, clones, answers the child, keeps the record; and what later
+//! commands do to the container. Never looks at config.json.
+
+pub mod cgroup;
+mod child;
+pub mod failure;
+pub mod hooks;
+pub mod lifecycle;
+mod parent;
+pub mod probe;
+pub mod relay;
+pub mod seal;
+mod step;
+mod wire;
+
+pub use parent::{Created, How, create};

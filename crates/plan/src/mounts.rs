@@ -255,7 +255,7 @@ fn bind_kind(
 fn cgroup(around: &Surroundings, fallback: &mut Option<MountKind>) -> MountKind {
     let below = |root: &str| CString::new(format!("{root}{}", around.cgroup_path)).unwrap_or_default();
     match around.host.cgroup {
-        CgroupMode::Legacy => MountKind::LegacyCgroups(Vec::new(), Vec::new()),
+        CgroupMode::Legacy => MountKind::LegacyCgroups(around.cgroup_path.clone()),
         _ => {
             *fallback = Some(MountKind::Bind(below("/sys/fs/cgroup"), false));
             MountKind::Filesystem(c"cgroup2".into(), c"cgroup".into(), Vec::new())

@@ -62,7 +62,7 @@ pub(crate) fn plan(spec: &Spec, host: &Host, found: &mut Findings) -> Namespaces
         }
         seen |= kind;
         match ns.path() {
-            None if ns.typ() != Kind::Time => out.new |= kind as u64,
+            None if !matches!(ns.typ(), Kind::Time | Kind::Cgroup) => out.new |= kind as u64,
             None => {}
             Some(path) if !path.is_absolute() => {
                 found.problem(

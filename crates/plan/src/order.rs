@@ -20,12 +20,12 @@ fn step(act: Act, origin: &str) -> Step {
 pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal> {
     let mut found = Findings::default();
     version(spec, &mut found);
-    let namespaces = namespaces::plan(spec, host, &mut found);
+    let mut namespaces = namespaces::plan(spec, host, &mut found);
     let cgroup = cgroup::plan(spec, host, request, &mut found);
     let Some(process) = required(spec, &mut found) else { return Err(Refusal(found.problems)) };
     let terminal = terminal(process, request, &mut found);
     let hooks = hooks::plan(spec, &mut found);
-    let mut setup = entry(spec, &namespaces, request, &cgroup, &mut found);
+    let mut setup = entry(spec, &mut namespaces, request, &cgroup, &mut found);
     setup.extend(before_root(spec, process, &mut found));
     setup.extend(root(spec, request, host, &cgroup, &mut found));
     if terminal.is_some() {
@@ -104,7 +104,7 @@ fn terminal(process: &Process, request: &Request, found: &mut Findings) -> Optio
 /// Into the namespaces. The user namespace first: the rights over all others come from it.
 fn entry(
     spec: &Spec,
-    ns: &Namespaces,
+    ns: &mut Namespaces,
     request: &Request,
     cgroup: &crate::steps::Cgroup,
     found: &mut Findings,
@@ -114,20 +114,18 @@ fn entry(
         out.push(step(Act::BecomeRoot, "linux.uidMappings"));
     }
     for (i, join) in ns.join.iter().enumerate() {
-        // A pid namespace is entered by the parent: setns(2) moves only the caller's children.
-        if join.kind != libc::CLONE_NEWPID {
-            out.push(step(Act::Enter(i), &join.origin));
-        }
+        out.push(step(Act::Enter(i), &join.origin));
         if join.kind == libc::CLONE_NEWUSER {
             out.push(step(Act::BecomeRoot, &join.origin));
         }
     }
+    second_stage(ns, &mut out);
     if cgroup.path.is_some() && cgroup.mode == crate::inputs::CgroupMode::Legacy {
         out.push(step(Act::AwaitCgroup, "linux.cgroupsPath"));
     }
-    if ns.new & libc::CLONE_NEWCGROUP as u64 != 0 {
+    if crate::namespaces::asked(spec, Kind::Cgroup) == Some(true) {
         // Not in the clone: the kernel would root it at the parent's control group. cgroup_namespaces(7).
-        out.push(step(Act::NewCgroupNamespace, "linux.namespaces"));
+        out.push(step(Act::Unshare(libc::CLONE_NEWCGROUP), "linux.namespaces"));
     }
     out.push(step(Act::NewSession, ""));
     if mounts::new_namespace(spec, Kind::Network) {
@@ -137,6 +135,32 @@ fn entry(
         out.push(step(Act::Keyring(found.cstring("container id", format!("_ses.{}", request.id))), ""));
     }
     out
+}
+
+/// A pid namespace that is joined, and a time namespace that is new, take only the next child in (setns(2), unshare(2));
+/// and what a joined user namespace is to own can be made only after it was entered. Then the rest is made there.
+fn second_stage(ns: &mut Namespaces, out: &mut Vec<Step>) {
+    let joins = |kind| ns.join.iter().any(|j| j.kind == kind);
+    if !joins(libc::CLONE_NEWUSER) && !joins(libc::CLONE_NEWPID) && ns.time.is_none() {
+        return;
+    }
+    let first = ns.new & libc::CLONE_NEWUSER as u64;
+    let pid = ns.new & libc::CLONE_NEWPID as u64;
+    let mut rest = (ns.new & !first & !pid) as i32;
+    ns.new = first;
+    if ns.time.is_some() {
+        rest |= coracle_sys::namespace::CLONE_NEWTIME;
+    }
+    if rest != 0 {
+        out.push(step(Act::Unshare(rest), "linux.namespaces"));
+    }
+    if let Some(offsets) = ns.time.take().filter(|t| !t.is_empty()) {
+        out.push(step(
+            Act::WriteProc(c"self/timens_offsets".into(), offsets.into_bytes()),
+            "linux.timeOffsets",
+        ));
+    }
+    out.push(step(Act::CloneAgain(pid), "linux.namespaces"));
 }
 
 /// What is written through the host's /proc, while nothing of the container stands over it (CVE-2025-52881).
@@ -224,7 +248,6 @@ fn root(
     spec: &Spec,
     request: &Request,
     host: &Host,
-    ns: &Namespaces,
     cgroup: &crate::steps::Cgroup,
     found: &mut Findings,
 ) -> Vec<Step> {
@@ -270,6 +293,9 @@ fn root(
             );
         }
         out.push(step(Act::OpenRoot(path), "root.path"));
+    }
+    if let Some(cwd) = spec.process().as_ref().map(|p| mounts::inside(p.cwd())).filter(|c| !c.is_empty()) {
+        out.push(step(Act::WorkingDir(found.cstring("process.cwd", cwd)), "process.cwd"));
     }
     out.push(step(Act::CreateContainerHooks, "hooks.createContainer"));
     let change = match (own_mounts, request.no_pivot) {

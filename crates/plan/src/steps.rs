@@ -39,8 +39,10 @@ pub enum Act {
     BecomeRoot,
     /// Wait until the parent has moved this process into its control group.
     AwaitCgroup,
-    /// A new cgroup namespace, rooted at the control group that this process is in now.
-    NewCgroupNamespace,
+    /// New namespaces for this process (or, of pid and time, its next child): CLONE_NEW* flags.
+    Unshare(i32),
+    /// Go on in a sibling, cloned with these flags; this process ends.
+    CloneAgain(u64),
     /// A session of its own.
     NewSession,
     /// Write a file below /proc of the host, before the container's file system can interfere: path below /proc, value.
@@ -65,6 +67,8 @@ pub enum Act {
     Ptmx,
     /// Report; the parent runs its hooks; then run the createContainer hooks here.
     CreateContainerHooks,
+    /// Make sure that the working directory is there, below the root.
+    WorkingDir(CString),
     /// The terminal on 0, 1, 2 and, when the container has /dev, on /dev/console.
     Console,
     /// Make the root the root: pivot_root(2).
@@ -169,12 +173,10 @@ pub struct Mount {
 pub enum MountKind {
     /// A part of the host's tree: path, with everything mounted below it.
     Bind(CString, bool),
-    /// The same, opened by the parent as number so and so of its sources.
-    Opened(usize),
     /// A file system of its own: type, source, parameters (a value or a flag).
     Filesystem(CString, CString, Vec<(CString, Option<CString>)>),
-    /// The container's v1 hierarchies, each bound into a tmpfs: (name, host path), and links beside them.
-    LegacyCgroups(Vec<(CString, CString)>, Vec<(CString, CString)>),
+    /// The container's part (this path) of every v1 hierarchy, each bound into a tmpfs.
+    LegacyCgroups(String),
 }
 
 /// A device node.
@@ -203,7 +205,7 @@ pub struct Device {
 pub struct Namespaces {
     /// CLONE_NEW* flags of the clone.
     pub new: u64,
-    /// Joined by path: name, path, CLONE_NEW* flag, JSON path. A pid namespace is entered by the parent, for its child.
+    /// Joined by path, in the order of entering.
     pub join: Vec<Join>,
     /// Maps of a new user namespace: uid_map, gid_map, as the kernel's files take them.
     pub maps: Option<IdMaps>,

@@ -1,1 +1,382 @@
-//! Placeholder until the room is furnished.
+#![forbid(unsafe_code)]
+//! The record of a container on disk: `<root>/<id>/record.json`, and beside it `lock`, `config.json` (as it was at create)
+//! and `start` (the socket on which init waits).
+//!
+//! A record is written to a temporary name and renamed, so that a reader sees it whole or not at all. It is written before
+//! the first side effect (intent), so that whatever dies, `delete` knows what may be left. Every command that changes
+//! something holds the lock (flock(2)), which the kernel releases with the process.
+
+use coracle_sys::{Errno, fs, libc, process};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// How far a container has come, as far as the disk knows; whether its init still lives, only the kernel knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Create has begun and not ended.
+    Creating,
+    /// Create has ended well. Whether init still waits for start, the lock on `waiting` tells, which init holds until its exec.
+    Created,
+}
+
+/// What later commands need of a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// ociVersion of its config.json.
+    pub oci_version: String,
+    /// The container's id.
+    pub id: String,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// The root file system, absolute.
+    pub rootfs: PathBuf,
+    /// When create began, RFC 3339, UTC.
+    pub created: String,
+    /// How far it came.
+    pub stage: Stage,
+    /// Init as the host sees it; 0 before there is one.
+    pub pid: i32,
+    /// Init's start time, clock ticks since boot: tells it from another process with its pid. proc_pid_stat(5).
+    pub start_time: u64,
+    /// Control group from the mount's root.
+    pub cgroup: Option<String>,
+    /// Whether that is a v1 path.
+    pub cgroup_v1: bool,
+    /// Whether this container shares a pid namespace, so that init's death does not end the others.
+    pub shared_pids: bool,
+    /// Annotations of config.json.
+    pub annotations: BTreeMap<String, String>,
+    /// Who created it.
+    pub owner: u32,
+}
+
+/// Why a container cannot be had from disk.
+#[derive(Debug)]
+pub enum Error {
+    /// The id cannot name a container.
+    BadId(String),
+    /// No such container.
+    Missing(String),
+    /// The id is taken.
+    Exists(String),
+    /// The record cannot be read as one.
+    Damaged(String, String),
+    /// The kernel refused: doing what, to which path.
+    Io(&'static str, PathBuf, Errno),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::BadId(id) => write!(
+                f,
+                "container id {id:?} is not valid: use letters, digits, _ + - and . (not . or .. alone), at most 255"
+            ),
+            Error::Missing(id) => write!(f, "container {id:?} does not exist: container does not exist"),
+            Error::Exists(id) => {
+                write!(f, "container with given ID already exists: {id:?}; delete it, or choose another id")
+            }
+            Error::Damaged(id, why) => {
+                write!(f, "the record of container {id:?} is damaged ({why}); delete --force removes it")
+            }
+            Error::Io(doing, path, errno) => write!(f, "{doing} {path:?}: {}", errno.desc().to_lowercase()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What functions of this crate return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A container's directory below the state root.
+#[derive(Debug)]
+pub struct Entry {
+    /// The container's id.
+    pub id: String,
+    /// The directory's path.
+    pub path: PathBuf,
+    dir: OwnedFd,
+}
+
+/// Refuses what cannot be one plain name in a directory. In every command, not only create (a peer's delete of `..`
+/// removed its parent directory).
+pub fn check_id(id: &str) -> Result<()> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    if id.is_empty()
+        || id.len() > 255
+        || id == "."
+        || id == ".."
+        || id.starts_with('-')
+        || !id.chars().all(fine)
+    {
+        return Err(Error::BadId(id.to_owned()));
+    }
+    Ok(())
+}
+
+fn c(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_encoded_bytes()).unwrap_or_default()
+}
+
+fn name(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+/// Opens the state root, making it (and its parents) for the owner alone if need be.
+fn root(path: &Path) -> Result<OwnedFd> {
+    let open = || fs::open(&c(path), libc::O_DIRECTORY | libc::O_RDONLY, 0);
+    match open() {
+        Err(Errno::ENOENT) => {}
+        other => return other.map_err(|e| Error::Io("opening the state directory", path.into(), e)),
+    }
+    for part in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
+        match fs::mkdirat(fs::cwd(), &c(part), if part == path { 0o700 } else { 0o711 }) {
+            Ok(()) | Err(Errno::EEXIST | Errno::EROFS | Errno::EISDIR) => {}
+            Err(e) => return Err(Error::Io("making the state directory", part.into(), e)),
+        }
+    }
+    open().map_err(|e| Error::Io("opening the state directory", path.into(), e))
+}
+
+impl Entry {
+    /// Takes an id: makes its directory and locks it.
+    pub fn reserve(root_path: &Path, id: &str) -> Result<(Entry, Lock)> {
+        check_id(id)?;
+        let root = root(root_path)?;
+        let path = root_path.join(id);
+        match fs::mkdirat(root.as_fd(), &name(id), 0o700) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => return Err(Error::Exists(id.into())),
+            Err(e) => return Err(Error::Io("making", path, e)),
+        }
+        let entry = Entry::in_root(root.as_fd(), root_path, id)?;
+        let lock = entry.lock()?;
+        Ok((entry, lock))
+    }
+
+    /// Finds a container.
+    pub fn open(root_path: &Path, id: &str) -> Result<Entry> {
+        check_id(id)?;
+        match fs::open(&c(root_path), libc::O_DIRECTORY | libc::O_RDONLY, 0) {
+            Ok(root) => Entry::in_root(root.as_fd(), root_path, id),
+            Err(Errno::ENOENT) => Err(Error::Missing(id.into())),
+            Err(e) => Err(Error::Io("opening the state directory", root_path.into(), e)),
+        }
+    }
+
+    fn in_root(root: BorrowedFd, root_path: &Path, id: &str) -> Result<Entry> {
+        let path = root_path.join(id);
+        match fs::openat(root, &name(id), libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_RDONLY, 0) {
+            Ok(dir) => Ok(Entry { id: id.into(), path, dir }),
+            Err(Errno::ENOENT) => Err(Error::Missing(id.into())),
+            Err(e) => Err(Error::Io("opening", path, e)),
+        }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Locks the container for one command; waits while another has it. A container that was deleted meanwhile is missing.
+    pub fn lock(&self) -> Result<Lock> {
+        let failed = |e| Error::Io("locking", self.path.clone(), e);
+        fs::flock(self.dir(), libc::LOCK_EX).map_err(failed)?;
+        if fs::fstat(self.dir()).map_err(failed)?.nlink == 0 {
+            return Err(Error::Missing(self.id.clone()));
+        }
+        let fd = fs::dup_from(self.dir(), 3).map_err(failed)?;
+        Ok(Lock { fd })
+    }
+
+    /// Whether a command is working on this container now.
+    pub fn busy(&self) -> bool {
+        match fs::openat(self.dir(), c".", libc::O_DIRECTORY | libc::O_RDONLY, 0) {
+            Ok(own) => fs::flock(own.as_fd(), libc::LOCK_SH | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK),
+            Err(_) => false,
+        }
+    }
+
+    /// Reads a file of the directory.
+    pub fn read(&self, file: &str) -> std::result::Result<Vec<u8>, Errno> {
+        let fd = fs::openat(self.dir(), &name(file), libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+        fs::read_to_end(fd.as_fd(), 64 << 20)
+    }
+
+    /// Writes a file of the directory, whole or not at all.
+    pub fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
+        let failed = |e| Error::Io("writing", self.path.join(file), e);
+        let (new, temporary) = (name(file), name(&format!(".{file}.new")));
+        let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY | libc::O_NOFOLLOW;
+        let fd = fs::openat(self.dir(), &temporary, flags, 0o600).map_err(failed)?;
+        fs::write_all(fd.as_fd(), bytes).map_err(failed)?;
+        fs::renameat(self.dir(), &temporary, self.dir(), &new).map_err(failed)
+    }
+
+    /// The record.
+    pub fn record(&self) -> Result<Record> {
+        let damaged = |why: String| Error::Damaged(self.id.clone(), why);
+        let bytes = self.read("record.json").map_err(|e| damaged(e.desc().to_lowercase()))?;
+        serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
+    }
+
+    /// Writes the record.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        let bytes = serde_json::to_vec(record).map_err(|e| Error::Damaged(self.id.clone(), e.to_string()))?;
+        self.write("record.json", &bytes)
+    }
+
+    /// Removes the directory and everything in it (it is flat).
+    pub fn remove(&self) -> Result<()> {
+        let failed = |e| Error::Io("removing", self.path.clone(), e);
+        let again = fs::openat(self.dir(), c".", libc::O_DIRECTORY | libc::O_RDONLY, 0);
+        for file in again.and_then(|d| fs::read_dir(d.as_fd())).map_err(failed)? {
+            match fs::unlinkat(self.dir(), &file, 0) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        match fs::unlinkat(fs::cwd(), &c(&self.path), libc::AT_REMOVEDIR) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(e) => Err(failed(e)),
+        }
+    }
+}
+
+/// Held while a command works on a container; released when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    fd: OwnedFd,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The entry's own descriptor shares the lock: it is let go here, not when the last copy closes.
+        let _ = fs::flock(self.fd.as_fd(), libc::LOCK_UN);
+    }
+}
+
+/// The ids below a state root, sorted; none when the root does not exist.
+pub fn ids(root_path: &Path) -> Result<Vec<String>> {
+    let root = match fs::open(&c(root_path), libc::O_DIRECTORY | libc::O_RDONLY, 0) {
+        Ok(root) => root,
+        Err(Errno::ENOENT) => return Ok(Vec::new()),
+        Err(e) => return Err(Error::Io("opening the state directory", root_path.into(), e)),
+    };
+    let names = fs::read_dir(root.as_fd()).map_err(|e| Error::Io("listing", root_path.into(), e))?;
+    let mut ids: Vec<String> =
+        names.into_iter().filter_map(|n| n.into_string().ok()).filter(|n| check_id(n).is_ok()).collect();
+    ids.retain(|id| !id.starts_with('.'));
+    ids.sort();
+    Ok(ids)
+}
+
+/// A process that is surely the recorded one.
+#[derive(Debug)]
+pub struct Init {
+    /// A descriptor for it: signals sent through it never reach another process.
+    pub pidfd: OwnedFd,
+    /// Its pid.
+    pub pid: i32,
+}
+
+/// State letter and start time of a process: proc_pid_stat(5), fields 3 and 22.
+pub fn process_facts(pid: i32) -> Option<(u8, u64)> {
+    let fd = fs::open(&name(&format!("/proc/{pid}/stat")), libc::O_RDONLY, 0).ok()?;
+    let mut buffer = [0u8; 1024];
+    let n = fs::read(fd.as_fd(), &mut buffer).ok()?;
+    // The command's name may hold spaces and parentheses: count from the last one.
+    let end = buffer[..n].iter().rposition(|b| *b == b')')?;
+    let text = std::str::from_utf8(buffer.get(end + 2..n)?).ok()?;
+    let mut fields = text.split(' ');
+    let state = *fields.next()?.as_bytes().first()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+impl Record {
+    /// Init, if it lives: first the descriptor, then the start time, so that the pid cannot change hands in between.
+    pub fn init(&self) -> Option<Init> {
+        if self.pid <= 0 {
+            return None;
+        }
+        let pidfd = process::pidfd_open(self.pid).ok()?;
+        let (state, start) = process_facts(self.pid)?;
+        let alive = start == self.start_time && !matches!(state, b'Z' | b'X');
+        alive.then_some(Init { pidfd, pid: self.pid })
+    }
+
+    /// The state of runtime.md, as hooks get it on standard input.
+    pub fn state_json(&self, status: &str, pid: i32) -> Vec<u8> {
+        let mut state = serde_json::json!({
+            "ociVersion": self.oci_version, "id": self.id, "status": status, "bundle": self.bundle, "annotations": self.annotations,
+        });
+        if pid > 0 {
+            state["pid"] = pid.into();
+        }
+        state.to_string().into_bytes()
+    }
+}
+
+impl Entry {
+    /// A descriptor that holds the lock on `waiting`: init keeps it until it becomes the workload.
+    pub fn waiting(&self) -> Result<OwnedFd> {
+        let failed = |e| Error::Io("making", self.path.join("waiting"), e);
+        let fd = fs::openat(self.dir(), c"waiting", libc::O_CREAT | libc::O_RDWR | libc::O_NOFOLLOW, 0o600)
+            .map_err(failed)?;
+        fs::flock(fd.as_fd(), libc::LOCK_EX | libc::LOCK_NB).map_err(failed)?;
+        Ok(fd)
+    }
+
+    fn waits(&self) -> bool {
+        let open = fs::openat(self.dir(), c"waiting", libc::O_RDWR | libc::O_NOFOLLOW, 0);
+        open.is_ok_and(|fd| fs::flock(fd.as_fd(), libc::LOCK_SH | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK))
+    }
+
+    /// Status in runtime.md's words, from what the kernel says now, and init if it lives.
+    pub fn status(&self, record: &Record) -> (&'static str, Option<Init>) {
+        match (record.init(), record.stage) {
+            (None, Stage::Creating) if self.busy() => ("creating", None),
+            (None, _) => ("stopped", None),
+            (Some(init), Stage::Creating) => ("creating", Some(init)),
+            (Some(init), Stage::Created) => (if self.waits() { "created" } else { "running" }, Some(init)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_leave_their_directory_are_refused() {
+        for bad in ["", ".", "..", "a/b", "../x", "/abs", "a\nb", "-f", &"a".repeat(256)] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
+        assert!(check_id("web-1_a.b+c").is_ok());
+    }
+
+    #[test]
+    fn an_id_is_taken_once_and_gone_after_removal() {
+        let root = std::env::temp_dir().join(format!("coracle-state-{}", process::getpid()));
+        let (entry, _lock) = Entry::reserve(&root, "a").expect("reserved");
+        assert!(matches!(Entry::reserve(&root, "a"), Err(Error::Exists(_))));
+        assert!(matches!(entry.record(), Err(Error::Damaged(..))));
+        assert_eq!(ids(&root).expect("list"), ["a"]);
+        entry.remove().expect("removed");
+        assert!(matches!(Entry::open(&root, "a"), Err(Error::Missing(_))));
+        std::fs::remove_dir(&root).expect("empty");
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start_time() {
+        let (state, start) = process_facts(process::getpid()).expect("own stat");
+        assert!(b"RS".contains(&state) && start > 0);
+    }
+}

@@ -406,3 +406,21 @@ pub fn lsetxattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<()> {
     unsafe { syscall!(libc::SYS_lsetxattr, path.as_ptr(), name.as_ptr(), value.as_ptr(), value.len(), 0) }
         .map(drop)
 }
+
+/// Closes every descriptor above 2 but these: `close_range(2)` between them.
+///
+/// For a child right after its clone: it drops what the parent holds (locks among it) without the destructors, which
+/// would act on what is shared with the parent. The child must not use an owner of a closed number afterwards.
+pub fn close_others(keep: &mut [i32]) -> Result<()> {
+    keep.sort_unstable();
+    let mut first = 3u32;
+    for &number in keep.iter().filter(|n| **n >= 3) {
+        if number as u32 > first {
+            // SAFETY: plain integers; see above for whose descriptors these are.
+            unsafe { syscall!(libc::SYS_close_range, first, number - 1, 0) }?;
+        }
+        first = first.max(number as u32 + 1);
+    }
+    // SAFETY: the same.
+    unsafe { syscall!(libc::SYS_close_range, first, u32::MAX, 0) }.map(drop)
+}

@@ -1,0 +1,339 @@
+//! The container's init: walks the plan's steps, reports once, waits for the start, becomes the workload.
+
+use crate::failure::{Doing, Failure, Result, text};
+use crate::step::{console, creds, devices, masks, mounts, path, program, root};
+use crate::{hooks, wire};
+use coracle_plan::steps::{Act, Plan, Step};
+use coracle_state::Record;
+use coracle_sys::process::{CloneArgs, Cloned};
+use coracle_sys::{Errno, fs, keyring, libc, limits, namespace, net, process, seccomp, signal, socket};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+const PROC: i64 = 0x9fa0;
+
+/// What the parent prepared for the child.
+pub(crate) struct Prepared<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) record: &'a Record,
+    /// The child's end of the socket pair.
+    pub(crate) wire: OwnedFd,
+    /// Where a later `start` connects; `None`: the start comes over the wire.
+    pub(crate) listener: Option<OwnedFd>,
+    /// Holds the lock that says that init waits.
+    pub(crate) waiting: OwnedFd,
+    /// The namespaces to join, in the plan's order.
+    pub(crate) joins: Vec<OwnedFd>,
+    /// Sources that the parent opened, by step.
+    pub(crate) opened: Vec<(usize, OwnedFd)>,
+    /// Descriptors for the workload, from 3 on.
+    pub(crate) preserve_fds: u32,
+}
+
+struct Child<'a> {
+    p: Prepared<'a>,
+    root: Option<OwnedFd>,
+    label: Option<OwnedFd>,
+    masks: masks::Masks,
+    program: CString,
+    ambient_set: bool,
+    host_pid: i32,
+    done: usize,
+}
+
+/// Runs in the child; never returns.
+pub(crate) fn run(prepared: Prepared) -> ! {
+    let mut child = Child {
+        p: prepared,
+        root: None,
+        label: None,
+        masks: masks::Masks::default(),
+        program: CString::default(),
+        ambient_set: false,
+        host_pid: 0,
+        done: 0,
+    };
+    if let Err(failure) = child.live() {
+        wire::say_failed(child.p.wire.as_fd(), child.done, &failure);
+    }
+    process::exit_now(1)
+}
+
+impl Child<'_> {
+    fn live(&mut self) -> Result<()> {
+        self.settle()?;
+        let plan = self.p.plan;
+        for (i, step) in plan.setup.iter().enumerate() {
+            self.done = i;
+            self.act(step)?;
+        }
+        self.await_start()?;
+        for (i, step) in plan.launch.iter().enumerate() {
+            self.done = plan.setup.len() + i;
+            self.act(step)?;
+        }
+        Ok(())
+    }
+
+    /// Ends with the parent until the parent has written down who this is; holds nothing of the parent's.
+    fn settle(&self) -> Result<()> {
+        process::set_pdeathsig(libc::SIGKILL).doing(|| "binding this process to the runtime".into())?;
+        process::set_dumpable(false).doing(|| "making this process untraceable".into())?;
+        let p = &self.p;
+        let mut keep: Vec<i32> = (3..3 + p.preserve_fds as i32).collect();
+        keep.extend([p.wire.as_raw_fd(), p.waiting.as_raw_fd()]);
+        keep.extend(
+            p.listener.iter().chain(&p.joins).chain(p.opened.iter().map(|o| &o.1)).map(AsRawFd::as_raw_fd),
+        );
+        fs::close_others(&mut keep).doing(|| "closing the runtime's descriptors".into())?;
+        // The parent may have died before the signal was set: then its end is closed by now.
+        let gone =
+            coracle_sys::poll::poll(&[(p.wire.as_fd(), 0)], 0).is_ok_and(|r| r[0] & libc::POLLHUP != 0);
+        fs::umask(0);
+        if gone { Err(Failure::says("the runtime ended")) } else { Ok(()) }
+    }
+
+    fn root(&self) -> Result<BorrowedFd<'_>> {
+        self.root
+            .as_ref()
+            .map(AsFd::as_fd)
+            .ok_or_else(|| Failure::says("the root file system is not open yet"))
+    }
+
+    fn opened(&mut self) -> Option<OwnedFd> {
+        let at = self.p.opened.iter().position(|(step, _)| *step == self.done)?;
+        Some(self.p.opened.swap_remove(at).1)
+    }
+
+    fn wait_for_parent(&self) -> Result<()> {
+        wire::say(self.p.wire.as_fd(), b'A')?;
+        wire::await_go(self.p.wire.as_fd())
+    }
+
+    fn act(&mut self, step: &Step) -> Result<()> {
+        match &step.act {
+            Act::BecomeRoot | Act::AwaitCgroup | Act::Enter(_) | Act::Unshare(_) | Act::CloneAgain(_) => {
+                self.enter(&step.act)
+            }
+            Act::NewSession => process::setsid().doing(|| "making a session".into()),
+            Act::WriteProc(file, value) => write_proc(file, value),
+            Act::LoopbackUp => net::loopback_up().doing(|| "setting the loopback interface up".into()),
+            Act::Keyring(name) => join_keyring(name),
+            Act::OpenLabel(file) => self.open_label(file),
+            Act::Sever(flags) => root::sever(*flags),
+            Act::OpenRoot(place) => self.open_root(place),
+            Act::Mount(what) => {
+                let opened = self.opened();
+                mounts::mount(self.root()?, what, opened)
+            }
+            Act::Device(what) => devices::node(self.root()?, what),
+            Act::Link(at, target) => devices::link(self.root()?, at, target),
+            Act::Ptmx => devices::ptmx(self.root()?),
+            Act::WorkingDir(cwd) => path::directory(self.root()?, cwd)
+                .map(drop)
+                .doing(|| format!("making the working directory {}", text(cwd))),
+            Act::CreateContainerHooks => self.create_container(),
+            Act::Console => {
+                let size = self.p.plan.terminal.as_ref().and_then(|t| t.size);
+                let own = self.p.plan.setup.iter().any(|s| matches!(s.act, Act::Sever(_)));
+                console::open(self.root()?, self.p.wire.as_fd(), size, own)
+            }
+            Act::Pivot => root::pivot(self.root()?),
+            Act::MoveRoot => root::move_over(self.root()?),
+            Act::Chroot => root::change(self.root()?),
+            Act::ReadonlyRoot => root::read_only(self.root()?),
+            Act::RootPropagation(flags) => root::propagation(self.root()?, *flags),
+            Act::Readonly(what) => masks::read_only(self.root()?, what),
+            Act::Mask(what) => {
+                let root = self
+                    .root
+                    .as_ref()
+                    .ok_or_else(|| Failure::says("the root file system is not open yet"))?;
+                self.masks.mask(root.as_fd(), what)
+            }
+            Act::StartContainerHooks => hooks::run(
+                &self.p.plan.hooks.start_container,
+                &self.p.record.state_json("created", self.host_pid),
+            ),
+            Act::FindProgram => self.find_program(),
+            Act::Exec(what) => Err(program::exec(&self.program, what)),
+            other => self.limit(other),
+        }
+    }
+
+    /// What this process is, has and may.
+    fn limit(&mut self, act: &Act) -> Result<()> {
+        match act {
+            Act::Hostname(name) => namespace::sethostname(name).doing(|| "setting the host name".into()),
+            Act::Domainname(name) => {
+                namespace::setdomainname(name).doing(|| "setting the domain name".into())
+            }
+            Act::Rlimit(resource, soft, hard) => limits::prlimit(0, *resource, *soft, *hard).map_err(|e| {
+                let hint =
+                    if e == Errno::EPERM { " (raising a hard limit needs CAP_SYS_RESOURCE)" } else { "" };
+                Failure::errno(format!("limiting resource {resource} to {soft}:{hard}{hint}"), e)
+            }),
+            Act::Scheduler(what) => {
+                limits::sched_setattr(what).doing(|| format!("setting the scheduler to {what:?}"))
+            }
+            Act::IoPriority(class, level) => {
+                limits::ioprio_set(*class, *level).doing(|| "setting the I/O priority".into())
+            }
+            Act::Personality(domain) => {
+                process::personality(*domain).doing(|| "setting the personality".into())
+            }
+            Act::MemoryPolicy(mode, nodes) => {
+                limits::set_mempolicy(*mode, nodes).doing(|| "setting the memory policy".into())
+            }
+            Act::Umask(mask) => {
+                fs::umask(*mask);
+                Ok(())
+            }
+            Act::Bounding(keep) => creds::bounding(*keep),
+            Act::Ids(uid, gid, groups) => creds::ids(*uid, *gid, groups.as_deref()),
+            Act::Capabilities(sets) => {
+                creds::capabilities(sets, !std::mem::replace(&mut self.ambient_set, true))
+            }
+            Act::NoNewPrivs => process::set_no_new_privs().doing(|| "setting no_new_privs".into()),
+            Act::Chdir(cwd) => program::enter(cwd),
+            Act::Confine(label) => self.confine(label),
+            Act::Seccomp(filter, flags) => {
+                seccomp::set_filter(filter, *flags).map(drop).doing(|| "loading the seccomp filter".into())
+            }
+            other => Err(Failure::says(format!("{other:?} has no place here"))),
+        }
+    }
+
+    fn enter(&mut self, act: &Act) -> Result<()> {
+        match act {
+            Act::BecomeRoot => {
+                if self.p.plan.namespaces.maps.is_some() {
+                    self.wait_for_parent()?;
+                }
+                creds::become_root()
+            }
+            Act::AwaitCgroup => self.wait_for_parent(),
+            Act::Enter(i) => {
+                let join = &self.p.plan.namespaces.join[*i];
+                namespace::setns(self.p.joins[*i].as_fd(), join.kind)
+                    .doing(|| format!("entering the namespace {}", text(&join.path)))
+            }
+            Act::Unshare(flags) => {
+                namespace::unshare(*flags).doing(|| format!("making namespaces {flags:#x}"))
+            }
+            Act::CloneAgain(flags) => self.clone_again(*flags),
+            _ => Ok(()),
+        }
+    }
+
+    fn clone_again(&self, flags: u64) -> Result<()> {
+        let args = CloneArgs { flags, cgroup: None, sibling: true };
+        match process::clone3(&args).doing(|| "cloning the container's init".into())? {
+            Cloned::Child => {
+                process::set_pdeathsig(libc::SIGKILL).doing(|| "binding this process to the runtime".into())
+            }
+            Cloned::Parent(pid, _) => {
+                let told = wire::say_again(self.p.wire.as_fd(), pid);
+                process::exit_now(if told.is_ok() { 0 } else { 1 })
+            }
+        }
+    }
+
+    fn open_root(&mut self, place: &CStr) -> Result<()> {
+        let opened = self.opened();
+        let own = self.p.plan.setup.iter().any(|s| matches!(s.act, Act::Sever(_)));
+        self.root = Some(if own { root::open(place, opened)? } else { root::plain(place)? });
+        Ok(())
+    }
+
+    fn create_container(&mut self) -> Result<()> {
+        fs::umask(0o022);
+        let hooks = &self.p.plan.hooks;
+        if hooks.create_runtime.is_empty()
+            && hooks.create_container.is_empty()
+            && hooks.start_container.is_empty()
+        {
+            return Ok(());
+        }
+        wire::say(self.p.wire.as_fd(), b'H')?;
+        let mut answer = [0u8; 8];
+        let n = socket::recv(self.p.wire.as_fd(), &mut answer)
+            .doing(|| "waiting for the runtime's hooks".into())?;
+        if n != 5 {
+            return Err(Failure::says("the runtime ended"));
+        }
+        self.host_pid = i32::from_ne_bytes([answer[1], answer[2], answer[3], answer[4]]);
+        hooks::run(&hooks.create_container, &self.p.record.state_json("creating", self.host_pid))
+    }
+
+    fn open_label(&mut self, file: &CStr) -> Result<()> {
+        let whole = CString::new([b"self/attr/", file.to_bytes()].concat()).unwrap_or_default();
+        let opened = open_proc(&whole).or_else(|_| open_proc(c"self/attr/exec"));
+        self.label = Some(opened.doing(|| {
+            "opening the LSM attribute of this process (is AppArmor enabled on this host?)".into()
+        })?);
+        Ok(())
+    }
+
+    fn confine(&mut self, label: &[u8]) -> Result<()> {
+        let fd = self.label.take().ok_or_else(|| Failure::says("no LSM attribute is open"))?;
+        fs::write_all(fd.as_fd(), label).doing(|| {
+            format!("setting the profile {:?} (write /proc/self/attr/exec)", String::from_utf8_lossy(label))
+        })
+    }
+
+    fn find_program(&mut self) -> Result<()> {
+        if let Some(Act::Exec(what)) = self.p.plan.launch.last().map(|s| &s.act) {
+            self.program = program::find(what)?;
+        }
+        Ok(())
+    }
+
+    /// Reports, then waits; the parent's death no longer matters, for it has written down who this is.
+    fn await_start(&mut self) -> Result<()> {
+        process::set_pdeathsig(0).doing(|| "letting go of the runtime".into())?;
+        wire::say(self.p.wire.as_fd(), b'R')?;
+        match self.p.listener.take() {
+            None => wire::await_go(self.p.wire.as_fd()),
+            Some(listener) => {
+                let _ = signal::set_mask(0);
+                self.p.wire = socket::accept(listener.as_fd()).doing(|| "waiting for start".into())?;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn open_proc(file: &CStr) -> coracle_sys::Result<OwnedFd> {
+    let proc = fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    if fs::file_system(proc.as_fd())? != PROC {
+        return Err(Errno::ENOSYS);
+    }
+    fs::openat2(
+        proc.as_fd(),
+        file,
+        libc::O_WRONLY,
+        0,
+        fs::RESOLVE_BENEATH | fs::RESOLVE_NO_MAGICLINKS | fs::RESOLVE_NO_XDEV,
+    )
+}
+
+fn write_proc(file: &CStr, value: &[u8]) -> Result<()> {
+    let doing =
+        || format!("writing {:?} to /proc/{}", String::from_utf8_lossy(value), file.to_string_lossy());
+    let fd = open_proc(file).doing(doing)?;
+    fs::write_all(fd.as_fd(), value).doing(doing)
+}
+
+/// A session keyring of the container's own; a kernel without keyrings, or a full quota, is passed over as peers do.
+fn join_keyring(name: &CStr) -> Result<()> {
+    match keyring::join_session(name) {
+        Ok(serial) => {
+            // Owner and possessor: all; what runc gives: the possessor may also search and link.
+            let _ = keyring::set_permissions(serial, 0x3f3f_0000);
+            Ok(())
+        }
+        Err(Errno::ENOSYS | Errno::EDQUOT) => Ok(()),
+        Err(e) => Err(Failure::errno("joining a session keyring (--no-new-keyring keeps the caller's)", e)),
+    }
+}

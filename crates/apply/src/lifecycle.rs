@@ -1,0 +1,135 @@
+//! What later commands do to a container that exists: start, kill, delete, pause, resume.
+
+use crate::cgroup::Cgroup;
+use crate::failure::{Doing, Failure, Result};
+use crate::hooks;
+use crate::wire::{self, Said};
+use coracle_plan::steps::Hooks;
+use coracle_state::{Entry, Record};
+use coracle_sys::{Errno, libc, poll, process, socket};
+use std::os::fd::AsFd;
+
+/// How long init may take to die of SIGKILL.
+const DEATH: i32 = 10_000;
+
+fn says(e: coracle_state::Error) -> Failure {
+    Failure::says(e.to_string())
+}
+
+/// The control group of a record.
+pub fn cgroup(record: &Record) -> Option<Cgroup> {
+    record.cgroup.as_deref().map(|path| Cgroup::known(path, record.cgroup_v1))
+}
+
+/// Status in runtime.md's words, or `paused`; with init's pid, 0 when there is none.
+pub fn status(entry: &Entry, record: &Record) -> (&'static str, i32) {
+    let (status, init) = entry.status(record);
+    let pid = init.map_or(0, |i| i.pid);
+    let frozen = || cgroup(record).is_some_and(|g| g.frozen());
+    (if status == "running" && frozen() { "paused" } else { status }, pid)
+}
+
+/// Starts the workload and runs the poststart hooks.
+pub fn start(entry: &Entry, hooks: &Hooks) -> Result<()> {
+    let _lock = entry.lock().map_err(says)?;
+    let record = entry.record().map_err(says)?;
+    let pid = match status(entry, &record) {
+        ("created", pid) => pid,
+        ("stopped", _) => return Err(Failure::says("cannot start a container that has stopped")),
+        ("creating", _) => {
+            return Err(Failure::says("cannot start a container whose create did not finish; delete it"));
+        }
+        _ => return Err(Failure::says("cannot start an already running container")),
+    };
+    let wire = socket::connect_seqpacket(entry.dir(), "start")
+        .doing(|| "connecting to the container's init".into())?;
+    match wire::hear(wire.as_fd())? {
+        Said::Nothing => {}
+        Said::Failed(_, failure) => return Err(failure),
+        other => {
+            return Err(Failure::says(format!("the container's init said {other:?} instead of starting")));
+        }
+    }
+    hooks::run(&hooks.poststart, &record.state_json("running", pid))
+}
+
+/// Sends a signal to init, or to all processes.
+/// Errors: "container not running" when init is gone (except with `all`, as engines expect).
+pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
+    let _lock = entry.lock().map_err(says)?;
+    let record = entry.record().map_err(says)?;
+    let group = cgroup(&record);
+    let Some(init) = record.init() else {
+        if all || record.shared_pids && signal == libc::SIGKILL {
+            group.iter().for_each(|g| g.signal_all(signal));
+            return Ok(());
+        }
+        return Err(Failure::says("container not running"));
+    };
+    if all || record.shared_pids && signal == libc::SIGKILL {
+        group.iter().for_each(|g| g.signal_all(signal));
+    }
+    match process::pidfd_send_signal(init.pidfd.as_fd(), signal) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(e) => return Err(Failure::errno(format!("sending signal {signal} to process {}", init.pid), e)),
+    }
+    if signal == libc::SIGKILL {
+        // On v1 a frozen process dies only once it thaws.
+        group.filter(|g| record.cgroup_v1 && g.frozen()).map_or(Ok(()), |g| g.freeze(false))?;
+    }
+    Ok(())
+}
+
+/// Removes a container. Without `force` it must not be running.
+pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Result<()> {
+    let _lock = entry.lock().map_err(says)?;
+    let record = match entry.record() {
+        Ok(record) => record,
+        // Without a record nothing else was done yet, or somebody damaged it: there is nothing to find the rest by.
+        Err(_) => return entry.remove().map_err(says),
+    };
+    let (status, _) = status(entry, &record);
+    if !force && matches!(status, "running" | "paused") {
+        return Err(Failure::says(format!(
+            "cannot delete container {} that is not stopped: {status}; kill it first, or use --force",
+            record.id
+        )));
+    }
+    if let Some(init) = record.init() {
+        let _ = process::pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
+        if let Some(g) = cgroup(&record).filter(|g| record.cgroup_v1 && g.frozen()) {
+            g.freeze(false)?;
+        }
+        let dead = poll::poll(&[(init.pidfd.as_fd(), libc::POLLIN)], DEATH).is_ok_and(|r| r[0] != 0);
+        if !dead {
+            return Err(Failure::says(format!(
+                "process {} did not die of SIGKILL in {} s (it may hang in the kernel); try again",
+                init.pid,
+                DEATH / 1000
+            )));
+        }
+    }
+    if let Some(group) = cgroup(&record) {
+        group.remove()?;
+    }
+    let poststop = hooks(entry).poststop;
+    // runtime.md, Lifecycle: a failed poststop hook is a warning, and the rest goes on.
+    let hooked = hooks::run(&poststop, &record.state_json("stopped", 0));
+    entry.remove().map_err(says)?;
+    hooked
+}
+
+/// Freezes or thaws the processes.
+pub fn pause(entry: &Entry, on: bool) -> Result<()> {
+    let _lock = entry.lock().map_err(says)?;
+    let record = entry.record().map_err(says)?;
+    match (status(entry, &record).0, on) {
+        ("running", true) | ("paused", false) | ("created", true) => {}
+        ("stopped", _) => return Err(Failure::says("container not running")),
+        (_, true) => return Err(Failure::says("container not running: it is paused already")),
+        (_, false) => return Err(Failure::says("container not paused")),
+    }
+    let group = cgroup(&record)
+        .ok_or_else(|| Failure::says("the container has no control group of its own: it cannot be paused"))?;
+    group.freeze(on)
+}

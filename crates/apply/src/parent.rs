@@ -1,0 +1,401 @@
+//! Create: reserve, write the intent down, make the control group, clone, answer the child, write down what became of it.
+//! Whatever fails on the way is undone; whatever dies on the way, `delete --force` undoes from the record.
+
+use crate::cgroup::Cgroup;
+use crate::child::{self, Prepared};
+use crate::failure::{Doing, Failure, Result, text};
+use crate::hooks;
+use crate::step::mounts::clone_tree;
+use crate::wire::{self, Said};
+use coracle_plan::steps::{Act, IdMaps, MountKind, Plan};
+use coracle_state::{Entry, Lock, Record, Stage, process_facts};
+use coracle_sys::mount::{self, MountAttr};
+use coracle_sys::process::{CloneArgs, Cloned, Status};
+use coracle_sys::{Errno, creds, fs, libc, process, socket};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// A container whose init waits for the start.
+pub struct Created {
+    /// Its directory.
+    pub entry: Entry,
+    /// Held until the command ends, or lets go.
+    pub lock: Option<Lock>,
+    /// Its record.
+    pub record: Record,
+    /// Init.
+    pub pidfd: OwnedFd,
+    /// Init's end of the conversation.
+    wire: OwnedFd,
+    /// The terminal's master side, when this process relays it.
+    pub master: Option<OwnedFd>,
+    cgroup: Option<Cgroup>,
+    poststart: Vec<coracle_plan::steps::Hook>,
+}
+
+/// How create was asked for.
+pub struct How<'a> {
+    /// State root.
+    pub root: &'a Path,
+    /// config.json, as read.
+    pub config: &'a [u8],
+    /// Where to write init's pid.
+    pub pid_file: Option<&'a Path>,
+    /// Whether this process starts the container itself, over the wire.
+    pub foreground: bool,
+    /// Descriptors for the workload, from 3 on.
+    pub preserve_fds: u32,
+}
+
+/// Creates the container. Warnings are added to the list.
+/// Errors: what failed; then nothing is left of it.
+pub fn create(plan: &Plan, mut record: Record, how: &How, warnings: &mut Vec<String>) -> Result<Created> {
+    check_inputs(how)?;
+    let joins = open_joins(plan)?;
+    let console = plan.terminal.as_ref().and_then(|t| t.socket.as_ref()).map(|path| {
+        socket::connect_stream(path).doing(|| format!("connecting to the console socket {}", text(path)))
+    });
+    let console = console.transpose()?;
+    let opened = open_sources(plan)?;
+    let (entry, lock) = Entry::reserve(how.root, &record.id).map_err(|e| Failure::says(e.to_string()))?;
+    let made = begin(plan, &mut record, how, &entry, joins, opened, warnings);
+    let mut making = match made {
+        Ok(making) => making,
+        Err(failure) => {
+            let _ = entry.remove();
+            return Err(failure);
+        }
+    };
+    match making.converse(plan, &entry, &mut record, console.as_ref(), how) {
+        Ok(master) => Ok(Created {
+            entry,
+            lock: Some(lock),
+            record,
+            pidfd: making.pidfd,
+            wire: making.wire,
+            master,
+            cgroup: making.cgroup,
+            poststart: plan.hooks.poststart.clone(),
+        }),
+        Err(failure) => Err(making.undo(plan, &entry, &record, failure)),
+    }
+}
+
+fn check_inputs(how: &How) -> Result<()> {
+    for number in 3..3 + how.preserve_fds {
+        if !fs::is_open(number as i32) {
+            return Err(Failure::says(format!(
+                "--preserve-fds (or LISTEN_FDS): descriptor {number} is not open"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn open_joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
+    let open = |j: &coracle_plan::steps::Join| {
+        fs::open(&j.path, libc::O_RDONLY, 0)
+            .doing(|| format!("opening the namespace {}", text(&j.path)))
+            .map_err(|f| f.at(&j.origin))
+    };
+    plan.namespaces.join.iter().map(open).collect()
+}
+
+/// Opens what root of a new user namespace might not reach by path: the root file system and the sources of bind mounts.
+fn open_sources(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
+    let privileged = creds::capget().is_ok_and(|c| c.effective & 1 << 21 != 0);
+    if plan.namespaces.maps.is_none() || !privileged {
+        return Ok(Vec::new());
+    }
+    let mut out = Vec::new();
+    for (i, step) in plan.setup.iter().enumerate() {
+        let (path, recursive) = match &step.act {
+            Act::OpenRoot(path) => (path, true),
+            Act::Mount(m) => match &m.what {
+                MountKind::Bind(path, recursive) => (path, *recursive),
+                _ => continue,
+            },
+            _ => continue,
+        };
+        let doing = || format!("opening {}", text(path));
+        let tree = clone_tree(path, recursive).doing(doing).map_err(|f| f.at(&step.origin))?;
+        let slave = MountAttr { propagation: libc::MS_SLAVE, ..Default::default() };
+        mount::mount_setattr(tree.as_fd(), true, &slave).doing(doing)?;
+        out.push((i, tree));
+    }
+    Ok(out)
+}
+
+/// A child at work.
+struct Making {
+    pid: i32,
+    pidfd: OwnedFd,
+    wire: OwnedFd,
+    cgroup: Option<Cgroup>,
+    maps_written: bool,
+}
+
+fn begin(
+    plan: &Plan,
+    record: &mut Record,
+    how: &How,
+    entry: &Entry,
+    joins: Vec<OwnedFd>,
+    opened: Vec<(usize, OwnedFd)>,
+    warnings: &mut Vec<String>,
+) -> Result<Making> {
+    let state = |e: coracle_state::Error| Failure::says(e.to_string());
+    entry.save(record).map_err(state)?;
+    entry.write("config.json", how.config).map_err(state)?;
+    let waiting = entry.waiting().map_err(state)?;
+    let listener = match how.foreground {
+        true => None,
+        false => Some(
+            socket::listen_seqpacket(entry.dir(), "start")
+                .doing(|| "making the socket that start connects to".into())?,
+        ),
+    };
+    let (ours, theirs) = socket::seqpacket_pair().doing(|| "making a socket pair".into())?;
+    let cgroup = Cgroup::create(&plan.cgroup, warnings)?;
+    if cgroup.is_none() {
+        record.cgroup = None;
+    }
+    let prepared = Prepared {
+        plan,
+        record,
+        wire: theirs,
+        listener,
+        waiting,
+        joins,
+        opened,
+        preserve_fds: how.preserve_fds,
+    };
+    let cloned = clone(plan, cgroup.as_ref());
+    let (pid, pidfd) = match cloned {
+        Ok(Cloned::Child) => child::run(prepared),
+        Ok(Cloned::Parent(pid, pidfd)) => (pid, pidfd),
+        Err(failure) => {
+            if let Some(group) = &cgroup {
+                let _ = group.remove();
+            }
+            return Err(failure);
+        }
+    };
+    drop(prepared);
+    let making = Making { pid, pidfd, wire: ours, cgroup, maps_written: false };
+    making.note(entry, record).map_err(|f| making.undo(plan, entry, record, f))?;
+    Ok(making)
+}
+
+fn clone(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<Cloned> {
+    let into = cgroup.map(Cgroup::clone_into).transpose()?.flatten();
+    let args =
+        CloneArgs { flags: plan.namespaces.new, cgroup: into.as_ref().map(AsFd::as_fd), sibling: false };
+    process::clone3(&args).map_err(|e| {
+        let why = match e {
+            Errno::EPERM => " (without privileges a user namespace must be among them, and the host must allow it: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
+            Errno::ENOSPC => " (a limit below /proc/sys/user is reached)",
+            _ => "",
+        };
+        Failure::errno(format!("cloning the container's init with namespaces {:#x}{why}", plan.namespaces.new), e).at("linux.namespaces")
+    })
+}
+
+impl Making {
+    /// Writes down who init is, while it works.
+    fn note(&self, entry: &Entry, record: &mut Record) -> Result<()> {
+        record.pid = self.pid;
+        record.start_time = process_facts(self.pid).map_or(0, |f| f.1);
+        entry.save(record).map_err(|e| Failure::says(e.to_string()))
+    }
+
+    /// Answers the child until it is ready. Returns the terminal's master, when nobody else took it.
+    fn converse(
+        &mut self,
+        plan: &Plan,
+        entry: &Entry,
+        record: &mut Record,
+        console: Option<&OwnedFd>,
+        how: &How,
+    ) -> Result<Option<OwnedFd>> {
+        let mut master = None;
+        loop {
+            match wire::hear(self.wire.as_fd())? {
+                Said::Ready => break,
+                Said::Waits => self.serve(plan)?,
+                Said::Hooks => self.run_hooks(plan, record)?,
+                Said::Again(pid) => {
+                    process::wait(self.pid, 0).doing(|| "waiting for the first process".into())?;
+                    self.pidfd = process::pidfd_open(pid).doing(|| format!("opening process {pid}"))?;
+                    self.pid = pid;
+                    self.note(entry, record)?;
+                }
+                Said::Terminal(fd) => match console {
+                    Some(socket) => socket::send_fd(socket.as_fd(), b"/dev/ptmx", fd.as_fd())
+                        .doing(|| "sending the terminal to the console socket".into())?,
+                    None => master = Some(fd),
+                },
+                Said::Failed(step, failure) => return Err(at_step(plan, step, failure)),
+                Said::Nothing => return Err(self.died()),
+            }
+        }
+        if let Some(file) = how.pid_file {
+            write_pid(file, self.pid)?;
+        }
+        record.stage = Stage::Created;
+        entry.save(record).map_err(|e| Failure::says(e.to_string()))?;
+        Ok(master)
+    }
+
+    fn serve(&mut self, plan: &Plan) -> Result<()> {
+        if let Some(maps) = plan.namespaces.maps.as_ref().filter(|_| !self.maps_written) {
+            write_maps(self.pid, maps)?;
+            self.maps_written = true;
+        } else if let Some(group) = &self.cgroup {
+            group.attach(self.pid)?;
+        }
+        socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
+    }
+
+    fn run_hooks(&self, plan: &Plan, record: &Record) -> Result<()> {
+        hooks::run(&plan.hooks.create_runtime, &record.state_json("creating", self.pid))?;
+        let answer = [wire::GO, self.pid.to_ne_bytes().as_slice()].concat();
+        socket::send(self.wire.as_fd(), &answer).doing(|| "answering the container's init".into())
+    }
+
+    fn died(&self) -> Failure {
+        let how = match process::wait(self.pid, 0) {
+            Ok(Some((_, Status::Signaled(9)))) => {
+                "it was killed by signal 9 (SIGKILL; the memory limit may be too low for it to begin)"
+                    .to_owned()
+            }
+            Ok(Some((_, Status::Signaled(n)))) => format!("it was killed by signal {n}"),
+            Ok(Some((_, Status::Exited(code)))) => format!("it ended with status {code}"),
+            _ => "it is gone".to_owned(),
+        };
+        Failure::says(format!("the container's init died before it was ready: {how}"))
+    }
+
+    /// Takes everything back; the failure that led here is returned.
+    fn undo(&self, plan: &Plan, entry: &Entry, record: &Record, failure: Failure) -> Failure {
+        let _ = process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = process::wait(self.pid, 0);
+        if let Some(group) = &self.cgroup {
+            let _ = group.remove();
+        }
+        if failure.origin.starts_with("hooks.") {
+            // runtime.md, Lifecycle: a failed hook leads to the poststop hooks.
+            let _ = hooks::run(&plan.hooks.poststop, &record.state_json("stopped", 0));
+        }
+        let _ = entry.remove();
+        failure
+    }
+}
+
+fn at_step(plan: &Plan, step: usize, failure: Failure) -> Failure {
+    if failure.origin.is_empty() {
+        failure.at(wire::origin(&plan.setup, &plan.launch, step))
+    } else {
+        failure
+    }
+}
+
+/// The pid in decimal, nothing else; whole or not at all.
+pub(crate) fn write_pid(file: &Path, pid: i32) -> Result<()> {
+    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = file.with_file_name(format!(".{name}"));
+    let failed = |e: std::io::Error| {
+        Failure::errno(
+            format!("writing the pid file {file:?}"),
+            Errno::from_raw(e.raw_os_error().unwrap_or(5)),
+        )
+    };
+    std::fs::write(&temporary, pid.to_string())
+        .and_then(|()| std::fs::rename(&temporary, file))
+        .map_err(failed)
+}
+
+/// Writes the id maps; a caller who may not write them itself has newuidmap(1) and newgidmap(1) do it.
+fn write_maps(pid: i32, maps: &IdMaps) -> Result<()> {
+    let write = |file: &str, value: &str| {
+        let path = CString::new(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        fs::open(&path, libc::O_WRONLY, 0).and_then(|fd| fs::write(fd.as_fd(), value.as_bytes())).map(drop)
+    };
+    if maps.deny_setgroups {
+        write("setgroups", "deny").doing(|| "forbidding setgroups in the user namespace".into())?;
+    }
+    for (file, map, helper, origin) in [
+        ("gid_map", &maps.gids, c"newgidmap", "linux.gidMappings"),
+        ("uid_map", &maps.uids, c"newuidmap", "linux.uidMappings"),
+    ] {
+        match write(file, map) {
+            Ok(()) => {}
+            Err(Errno::EPERM) => map_by_helper(helper, pid, map).map_err(|f| f.at(origin))?,
+            Err(e) => {
+                return Err(Failure::errno(format!("writing {map:?} to /proc/{pid}/{file}"), e).at(origin));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn map_by_helper(helper: &std::ffi::CStr, pid: i32, map: &str) -> Result<()> {
+    let name = helper.to_string_lossy().into_owned();
+    let whole = ["/usr/bin", "/bin", "/usr/local/bin"]
+        .iter()
+        .map(|d| format!("{d}/{name}"))
+        .find(|p| Path::new(p).exists());
+    let Some(whole) = whole else {
+        return Err(Failure::says(format!(
+            "these ids need {name} (Debian package uidmap), which is not installed; map only your own id, or install it"
+        )));
+    };
+    let words = [name.clone(), pid.to_string()].into_iter().chain(map.split_whitespace().map(str::to_owned));
+    let argv: Vec<CString> = words.filter_map(|w| CString::new(w).ok()).collect();
+    match process::clone3(&CloneArgs { flags: 0, cgroup: None, sibling: false })
+        .doing(|| format!("starting {name}"))?
+    {
+        Cloned::Child => {
+            let errno = process::execve(&CString::new(whole).unwrap_or_default(), &argv, &[]);
+            process::exit_now(errno as i32)
+        }
+        Cloned::Parent(child, _) => match process::wait(child, 0).doing(|| format!("waiting for {name}"))? {
+            Some((_, Status::Exited(0))) => Ok(()),
+            _ => Err(Failure::says(format!(
+                "{name} refused the map {:?}; see /etc/subuid and /etc/subgid",
+                map.trim()
+            ))),
+        },
+    }
+}
+
+impl Created {
+    /// Lets the workload go (after a foreground create); returns when it has begun.
+    /// Errors: the failed step; the container is stopped then.
+    pub fn start(&self, plan: &Plan) -> Result<()> {
+        socket::send(self.wire.as_fd(), wire::GO).doing(|| "starting the container".into())?;
+        started(self.wire.as_fd(), plan)?;
+        hooks::run(&self.poststart, &self.record.state_json("running", self.record.pid))
+    }
+
+    /// Removes everything after a failure, or after the end of a foreground run.
+    pub fn destroy(self, poststop: &[coracle_plan::steps::Hook]) -> Result<()> {
+        let _ = process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = process::wait(self.record.pid, 0);
+        if let Some(group) = &self.cgroup {
+            group.remove()?;
+        }
+        let hooked = hooks::run(poststop, &self.record.state_json("stopped", 0));
+        self.entry.remove().map_err(|e| Failure::says(e.to_string()))?;
+        hooked
+    }
+}
+
+fn started(wire: std::os::fd::BorrowedFd, plan: &Plan) -> Result<()> {
+    match wire::hear(wire)? {
+        Said::Nothing => Ok(()),
+        Said::Failed(step, failure) => Err(at_step(plan, step, failure)),
+        other => Err(Failure::says(format!("the container's init said {other:?} instead of starting"))),
+    }
+}

@@ -1,0 +1,51 @@
+//! Host facts, read once: as few syscalls as the plan needs.
+
+use coracle_plan::inputs::{CgroupMode, Host};
+use coracle_sys::{creds, fs, libc};
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+const CGROUP2: i64 = 0x6367_7270;
+const TMPFS: i64 = 0x0102_1994;
+
+/// Probes the host.
+pub fn host() -> Host {
+    let cgroup = match fs::open(c"/sys/fs/cgroup", libc::O_PATH, 0).and_then(|d| fs::file_system(d.as_fd())) {
+        Ok(CGROUP2) => CgroupMode::Unified,
+        Ok(TMPFS) => CgroupMode::Legacy,
+        _ => CgroupMode::None,
+    };
+    let capabilities = creds::capget().map_or(0, |s| s.effective);
+    Host {
+        euid: creds::geteuid(),
+        egid: creds::getegid(),
+        capabilities,
+        last_capability: last_capability(capabilities),
+        cgroup,
+        own_cgroup: own_cgroup(cgroup),
+    }
+}
+
+/// The kernel's highest capability: root's own set shows it, else the bounding set is asked.
+fn last_capability(effective: u64) -> u32 {
+    let guess = 63 - effective.max(1).leading_zeros();
+    (guess.max(38)..63).take_while(|n| creds::capbset_read(*n).is_ok()).last().unwrap_or(40)
+}
+
+/// A small file of the host, as text; empty when it cannot be read.
+pub(crate) fn text(path: &CStr) -> String {
+    let read = fs::open(path, libc::O_RDONLY, 0).and_then(|f| fs::read_to_end(f.as_fd(), 8 << 20));
+    read.map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+}
+
+/// cgroups(7), /proc/pid/cgroup: `0::/path` of v2, `n:controllers:/path` of v1.
+fn own_cgroup(mode: CgroupMode) -> String {
+    let file = text(c"/proc/self/cgroup");
+    let wanted = |line: &&str| match mode {
+        CgroupMode::Legacy => {
+            line.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "memory" || c == "pids"))
+        }
+        _ => line.starts_with("0::"),
+    };
+    file.lines().find(wanted).and_then(|l| l.splitn(3, ':').nth(2)).unwrap_or("/").to_owned()
+}

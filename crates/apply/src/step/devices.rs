@@ -1,0 +1,72 @@
+//! Device nodes and links below the root's /dev: config-linux.md, Default Devices, Devices.
+
+use super::{mounts, path};
+use crate::failure::{Doing, Failure, Result, text};
+use coracle_plan::steps::Device;
+use coracle_sys::{Errno, fs, libc, mount};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Makes a node; one that exists must be the very same.
+pub(crate) fn node(root: BorrowedFd, d: &Device) -> Result<()> {
+    let name = || format!("making the device {}", text(&d.path));
+    if d.bind {
+        return bind(root, d);
+    }
+    let (dir, last) = path::parent(root, &d.path).doing(name)?;
+    match fs::mknodat(dir.as_fd(), &last, d.kind | d.mode, d.major, d.minor) {
+        Ok(()) if d.uid == 0 && d.gid == 0 => Ok(()),
+        Ok(()) => fs::fchownat(dir.as_fd(), &last, d.uid, d.gid, libc::AT_SYMLINK_NOFOLLOW).doing(name),
+        Err(Errno::EEXIST) => same(dir.as_fd(), &last, d),
+        Err(e) => Err(e).doing(name),
+    }
+}
+
+fn same(dir: BorrowedFd, name: &CStr, d: &Device) -> Result<()> {
+    let found = fs::fstatat(dir, name, libc::AT_SYMLINK_NOFOLLOW)
+        .doing(|| format!("looking at {}", text(&d.path)))?;
+    if found.kind() == d.kind
+        && (d.kind == libc::S_IFIFO || (found.rdev_major, found.rdev_minor) == (d.major, d.minor))
+    {
+        return Ok(());
+    }
+    Err(Failure::says(format!(
+        "making the device {}: something else of that name exists in the root file system",
+        text(&d.path)
+    )))
+}
+
+fn bind(root: BorrowedFd, d: &Device) -> Result<()> {
+    let host = CString::new([b"/", d.path.to_bytes()].concat()).unwrap_or_default();
+    let node = mounts::clone_tree(&host, false).doing(|| format!("opening the host's {}", text(&host)))?;
+    let stat = fs::fstat(node.as_fd()).doing(|| format!("looking at {}", text(&host)))?;
+    if stat.kind() != d.kind || (stat.rdev_major, stat.rdev_minor) != (d.major, d.minor) {
+        return Err(Failure::says(format!(
+            "the host's {} is not the device {}:{} that was asked for",
+            text(&host),
+            d.major,
+            d.minor
+        )));
+    }
+    let target = path::file(root, &d.path).doing(|| format!("making the mount point {}", text(&d.path)))?;
+    mount::move_mount(node.as_fd(), target.as_fd()).doing(|| format!("binding the host's {}", text(&host)))
+}
+
+/// Makes a link; what is there stays.
+pub(crate) fn link(root: BorrowedFd, at: &CStr, target: &CStr) -> Result<()> {
+    let (dir, name) = path::parent(root, at).doing(|| format!("opening the directory of {}", text(at)))?;
+    match fs::symlinkat(target, dir.as_fd(), &name) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(e) => Err(e).doing(|| format!("making the link {}", text(at))),
+    }
+}
+
+/// The multiplexer of the container's own devpts.
+pub(crate) fn ptmx(root: BorrowedFd) -> Result<()> {
+    let (dir, name) = path::parent(root, c"dev/ptmx").doing(|| "opening /dev".into())?;
+    match fs::unlinkat(dir.as_fd(), &name, 0) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(e) => return Err(e).doing(|| "removing the old /dev/ptmx".into()),
+    }
+    fs::symlinkat(c"pts/ptmx", dir.as_fd(), &name).doing(|| "making the link /dev/ptmx".into())
+}

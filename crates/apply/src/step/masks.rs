@@ -1,0 +1,94 @@
+//! Masked and read-only paths: config-linux.md. Done after the root was changed, on the container's own tree.
+
+use super::path;
+use crate::failure::{Doing, Failure, Result, text};
+use coracle_sys::mount::{self, MountAttr, attr};
+use coracle_sys::{Errno, fs, libc};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What masks are made of, kept between the steps.
+#[derive(Default)]
+pub(crate) struct Masks {
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+fn found(root: BorrowedFd, path: &CStr) -> Result<Option<OwnedFd>> {
+    match path::open(root, path, libc::O_PATH) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        other => other.doing(|| format!("opening {}", text(path))).map(Some),
+    }
+}
+
+fn clone(fd: BorrowedFd) -> coracle_sys::Result<OwnedFd> {
+    mount::open_tree(fd, c"", mount::OPEN_TREE_CLONE | libc::AT_EMPTY_PATH as u32)
+}
+
+/// Makes a path read-only with all below it.
+pub(crate) fn read_only(root: BorrowedFd, what: &CStr) -> Result<()> {
+    let Some(target) = found(root, what)? else { return Ok(()) };
+    let doing = || format!("making {} read-only", text(what));
+    let copy = mount::open_tree(
+        target.as_fd(),
+        c"",
+        mount::OPEN_TREE_CLONE | mount::AT_RECURSIVE | libc::AT_EMPTY_PATH as u32,
+    )
+    .doing(doing)?;
+    mount::mount_setattr(copy.as_fd(), true, &MountAttr { set: attr::RDONLY, ..Default::default() })
+        .doing(doing)?;
+    mount::move_mount(copy.as_fd(), target.as_fd()).doing(doing)
+}
+
+impl Masks {
+    /// Hides a path.
+    pub(crate) fn mask(&mut self, root: BorrowedFd, what: &CStr) -> Result<()> {
+        let Some(target) = found(root, what)? else { return Ok(()) };
+        let doing = || format!("masking {}", text(what));
+        let is_dir = fs::fstat(target.as_fd()).doing(doing)?.kind() == libc::S_IFDIR;
+        let cover = if is_dir { self.empty()? } else { self.null(root)? };
+        let copy = clone(cover.as_fd()).doing(doing)?;
+        mount::move_mount(copy.as_fd(), target.as_fd()).doing(doing)?;
+        Ok(())
+    }
+
+    /// The container's /dev/null, verified to be the kernel's: a link or another node there would turn a mask into a
+    /// bind of what the image chose (CVE-2025-31133).
+    fn null(&mut self, root: BorrowedFd) -> Result<&OwnedFd> {
+        if self.null.is_none() {
+            let fd = fs::openat2(
+                root,
+                c"dev/null",
+                libc::O_PATH | libc::O_NOFOLLOW,
+                0,
+                fs::RESOLVE_IN_ROOT | fs::RESOLVE_NO_MAGICLINKS,
+            )
+            .doing(|| "opening /dev/null of the container, which hides masked files".into())?;
+            let stat = fs::fstat(fd.as_fd()).doing(|| "looking at /dev/null".into())?;
+            if stat.kind() != libc::S_IFCHR || (stat.rdev_major, stat.rdev_minor) != (1, 3) {
+                return Err(Failure::says(
+                    "/dev/null of the container is not the null device: masked files cannot be hidden behind it",
+                ));
+            }
+            self.null = Some(fd);
+        }
+        Ok(self.null.as_ref().expect("set above"))
+    }
+
+    /// One empty read-only tmpfs for all directories.
+    fn empty(&mut self) -> Result<&OwnedFd> {
+        if self.empty.is_none() {
+            let doing = || "making an empty tmpfs to mask directories with".to_owned();
+            let context = mount::fsopen(c"tmpfs").doing(doing)?;
+            for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
+                mount::fsconfig_string(context.as_fd(), key, value).doing(doing)?;
+            }
+            mount::fsconfig_create(context.as_fd()).doing(doing)?;
+            self.empty = Some(
+                mount::fsmount(context.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
+                    .doing(doing)?,
+            );
+        }
+        Ok(self.empty.as_ref().expect("set above"))
+    }
+}

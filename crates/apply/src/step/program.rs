@@ -1,0 +1,66 @@
+//! The program: found before the start, so that create tells; and the directory that it starts in.
+
+use crate::failure::{Doing, Failure, Result, text};
+use coracle_plan::steps::Program;
+use coracle_sys::{Errno, fs, libc, process, signal};
+use std::ffi::{CStr, CString};
+
+/// Enters the working directory; it must lie inside the root (CVE-2024-21626).
+pub(crate) fn enter(cwd: &CStr) -> Result<()> {
+    fs::chdir(cwd).doing(|| format!("chdir {}", text(cwd)))?;
+    match fs::getcwd() {
+        Ok(now) if now.starts_with(b"/") => Ok(()),
+        _ => Err(Failure::says(format!("chdir {}: it lies outside the container's root", text(cwd)))),
+    }
+}
+
+/// Finds the program as execvp(3) would, with the container's own PATH.
+/// The words are those that engines look for.
+pub(crate) fn find(program: &Program) -> Result<CString> {
+    let Some(name) = program.argv.first() else {
+        return Err(Failure::says("exec: \"\": executable file not found in $PATH"));
+    };
+    if name.to_bytes().contains(&b'/') {
+        return usable(name).map(|()| name.clone());
+    }
+    let path = program.env.iter().rev().find_map(|e| e.to_bytes().strip_prefix(b"PATH=")).unwrap_or(b"");
+    let mut refused = None;
+    for dir in path.split(|b| *b == b':').filter(|d| !d.is_empty() && !name.is_empty()) {
+        let whole = CString::new([dir, b"/", name.to_bytes()].concat()).unwrap_or_default();
+        match usable(&whole) {
+            Ok(()) => return Ok(whole),
+            Err(f) if f.errno == Some(Errno::EACCES) => refused = Some(f),
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        Failure::says(format!("exec: {}: executable file not found in $PATH", text(name)))
+    }))
+}
+
+fn usable(path: &CStr) -> Result<()> {
+    let stat = fs::fstatat(fs::cwd(), path, 0)
+        .map_err(|e| Failure::errno(format!("exec: {0}: stat {0}", text(path)), e))?;
+    if stat.kind() == libc::S_IFDIR {
+        return Err(Failure::errno(format!("exec: {}: is a directory", text(path)), Errno::EACCES));
+    }
+    fs::faccessat2(fs::cwd(), path, libc::X_OK, libc::AT_EACCESS)
+        .map_err(|e| Failure::errno(format!("exec: {}", text(path)), e))
+}
+
+/// Becomes the workload: descriptors above the preserved ones close, signals have their default actions.
+pub(crate) fn exec(path: &CStr, program: &Program) -> Failure {
+    let first = 3 + program.preserve_fds;
+    if let Err(e) = fs::cloexec_range(first, u32::MAX) {
+        return Failure::errno("marking descriptors to close at exec", e);
+    }
+    for number in 3..first {
+        if let Ok(fd) = fs::inherited(number as i32) {
+            let _ = fs::set_cloexec(fd, false);
+        }
+    }
+    signal::default_actions();
+    let _ = signal::set_mask(0);
+    let errno = process::execve(path, &program.argv, &program.env);
+    Failure::errno(format!("exec {}", text(path)), errno)
+}

@@ -1,0 +1,96 @@
+//! The root file system becomes the root: pivot_root(2), or what stands in for it.
+
+use crate::failure::{Doing, Failure, Result, text};
+use crate::probe;
+use coracle_sys::mount::{self, MountAttr, attr};
+use coracle_sys::{Errno, fs, libc};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Makes every mount of this namespace a slave or private.
+pub(crate) fn sever(flags: u64) -> Result<()> {
+    mount::mount(None, c"/", None, libc::MS_REC | flags, None)
+        .doing(|| "cutting the mounts' propagation to the host".into())
+}
+
+/// Attaches a copy of the root file system: over itself, or, when the parent opened it, over `/`, whose path needs no right.
+pub(crate) fn open(path: &CStr, opened: Option<OwnedFd>) -> Result<OwnedFd> {
+    let doing = || format!("mounting the root file system {}", text(path));
+    let (copy, target) = match opened {
+        Some(fd) => (fd, fs::open(c"/", libc::O_PATH, 0)),
+        None => {
+            let target = fs::open(path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0);
+            let copy = mount::open_tree(fs::cwd(), path, mount::OPEN_TREE_CLONE | mount::AT_RECURSIVE)
+                .doing(doing)?;
+            (copy, target)
+        }
+    };
+    mount::move_mount(copy.as_fd(), target.doing(doing)?.as_fd()).doing(doing)?;
+    Ok(copy)
+}
+
+/// Opens the root file system where there is no mount namespace of its own.
+pub(crate) fn plain(path: &CStr) -> Result<OwnedFd> {
+    fs::open(path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
+        .doing(|| format!("opening the root file system {}", text(path)))
+}
+
+/// pivot_root(2) with the old root stacked on the new one, then taken off: no directory for it is needed.
+pub(crate) fn pivot(root: BorrowedFd) -> Result<()> {
+    fs::fchdir(root).doing(|| "entering the root file system".into())?;
+    mount::pivot_root(c".", c".").map_err(|e| {
+        let hint = if e == Errno::EINVAL {
+            "pivot_root (on an initramfs it is impossible: use --no-pivot)"
+        } else {
+            "pivot_root"
+        };
+        Failure::errno(hint, e)
+    })?;
+    mount::umount2(c".", libc::MNT_DETACH).doing(|| "taking off the old root".into())?;
+    fs::chdir(c"/").doing(|| "entering the new root".into())
+}
+
+/// For an initramfs, whose root cannot be exchanged: the new root is moved over it. The host's procfs and sysfs stay
+/// reachable by nobody: they are taken off or covered first.
+pub(crate) fn move_over(root: BorrowedFd) -> Result<()> {
+    fs::fchdir(root).doing(|| "entering the root file system".into())?;
+    let own = String::from_utf8_lossy(&fs::getcwd().unwrap_or_default()).into_owned();
+    for line in probe::text(c"/proc/self/mountinfo").lines() {
+        let (Some(point), Some(kind)) =
+            (line.split(' ').nth(4), line.split_once(" - ").and_then(|(_, t)| t.split(' ').next()))
+        else {
+            continue;
+        };
+        if !matches!(kind, "proc" | "sysfs") || point.starts_with(&own) {
+            continue;
+        }
+        let at = CString::new(point).unwrap_or_default();
+        if mount::umount2(&at, libc::MNT_DETACH).is_err() {
+            mount::mount(Some(c"tmpfs"), &at, Some(c"tmpfs"), libc::MS_RDONLY, None)
+                .doing(|| format!("covering the host's {point}"))?;
+        }
+    }
+    mount::mount(Some(c"."), c"/", None, libc::MS_MOVE, None)
+        .doing(|| "moving the root file system over /".into())?;
+    change(root)
+}
+
+/// chroot(2) into the root.
+pub(crate) fn change(root: BorrowedFd) -> Result<()> {
+    fs::fchdir(root).doing(|| "entering the root file system".into())?;
+    fs::chroot(c".").doing(|| "changing the root".into())?;
+    fs::chdir(c"/").doing(|| "entering the new root".into())
+}
+
+/// Makes the root mount read-only.
+pub(crate) fn read_only(root: BorrowedFd) -> Result<()> {
+    mount::mount_setattr(root, false, &MountAttr { set: attr::RDONLY, ..Default::default() })
+        .doing(|| "making the root read-only".into())
+}
+
+/// Sets the root's propagation.
+pub(crate) fn propagation(root: BorrowedFd, flags: u64) -> Result<()> {
+    let what = MountAttr { propagation: flags & !libc::MS_REC, ..Default::default() };
+    mount::mount_setattr(root, flags & libc::MS_REC != 0, &what)
+        .doing(|| "setting the root's propagation".into())
+}

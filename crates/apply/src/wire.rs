@@ -1,0 +1,93 @@
+//! The one socket pair between the runtime and the container's init: a message is one packet.
+
+use crate::failure::{Doing, Failure, Result};
+use coracle_plan::steps::Step;
+use coracle_sys::{Errno, socket};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+/// What init says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// Everything before the start is done.
+    Ready,
+    /// It waits for the parent: id maps, control group.
+    Waits,
+    /// The moment of the prestart and createRuntime hooks.
+    Hooks,
+    /// It goes on under another pid.
+    Again(i32),
+    /// The terminal's master side.
+    Terminal(OwnedFd),
+    /// A step (its number, counted over setup and launch) failed.
+    Failed(usize, Failure),
+    /// It closed the connection: it became the workload, or died.
+    Nothing,
+}
+
+/// The parent's answer.
+pub(crate) const GO: &[u8] = b"G";
+
+pub(crate) fn say(fd: BorrowedFd, tag: u8) -> Result<()> {
+    socket::send(fd, &[tag]).doing(|| "reporting to the runtime".into())
+}
+
+pub(crate) fn say_again(fd: BorrowedFd, pid: i32) -> coracle_sys::Result<()> {
+    socket::send(fd, &[b"P", pid.to_ne_bytes().as_slice()].concat())
+}
+
+pub(crate) fn say_terminal(fd: BorrowedFd, master: BorrowedFd) -> Result<()> {
+    socket::send_fd(fd, b"T", master).doing(|| "handing over the terminal".into())
+}
+
+pub(crate) fn say_failed(fd: BorrowedFd, step: usize, failure: &Failure) {
+    let errno = failure.errno.map_or(0, |e| e as i32);
+    let head = [b"F".as_slice(), &(step as u32).to_ne_bytes(), &errno.to_ne_bytes()].concat();
+    // Nobody left to tell is no reason to do anything else than end.
+    let _ = socket::send(
+        fd,
+        &[head.as_slice(), failure.doing.as_bytes(), b"\0", failure.origin.as_bytes()].concat(),
+    );
+}
+
+/// Waits for the parent's go; an end of the connection means that the parent is gone.
+pub(crate) fn await_go(fd: BorrowedFd) -> Result<()> {
+    let mut buffer = [0u8; 8];
+    match socket::recv(fd, &mut buffer).doing(|| "waiting for the runtime".into())? {
+        0 => Err(Failure::says("the runtime ended")),
+        _ => Ok(()),
+    }
+}
+
+/// The next message of init.
+pub(crate) fn hear(fd: BorrowedFd) -> Result<Said> {
+    let mut buffer = vec![0u8; 16 * 1024];
+    let (n, mut fds) = match socket::recv_fds(fd, &mut buffer) {
+        Err(Errno::ECONNRESET) => (0, Vec::new()),
+        other => other.doing(|| "hearing from the container's init".into())?,
+    };
+    let number = |at: usize| i32::from_ne_bytes(buffer[at..at + 4].try_into().unwrap_or_default());
+    Ok(match buffer[..n].first() {
+        None => Said::Nothing,
+        Some(b'R') => Said::Ready,
+        Some(b'A') => Said::Waits,
+        Some(b'H') => Said::Hooks,
+        Some(b'P') if n == 5 => Said::Again(number(1)),
+        Some(b'T') if fds.len() == 1 => Said::Terminal(fds.remove(0)),
+        Some(b'F') if n >= 9 => {
+            let text = String::from_utf8_lossy(&buffer[9..n]).into_owned();
+            let (doing, origin) = text.split_once('\0').unwrap_or((&text, ""));
+            let errno = (number(5) != 0).then(|| Errno::from_raw(number(5)));
+            Said::Failed(number(1) as usize, Failure { doing: doing.into(), errno, origin: origin.into() })
+        }
+        Some(tag) => {
+            return Err(Failure::says(format!(
+                "the container's init sent a message {tag} that nobody expects"
+            )));
+        }
+    })
+}
+
+/// The place in config.json that a step of the plan came from.
+pub(crate) fn origin<'a>(setup: &'a [Step], launch: &'a [Step], number: usize) -> &'a str {
+    setup.iter().chain(launch).nth(number).map_or("", |s| &s.origin)
+}
