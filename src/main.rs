@@ -1,2 +1,28 @@
-//! The binary.
-fn main() {}
+#![forbid(unsafe_code)]
+//! The binary: words in, exit code out. One file a command; no policy and no syscalls here.
+
+mod bundle;
+mod cli;
+mod clock;
+mod create;
+mod features;
+mod inspect;
+mod lifecycle;
+mod log;
+mod spec;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    match cli.run() {
+        Ok(code) => ExitCode::from(code),
+        Err(message) => {
+            log::error(&cli.global, &message);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -49,3 +49,9 @@ fn own_cgroup(mode: CgroupMode) -> String {
     };
     file.lines().find(wanted).and_then(|l| l.splitn(3, ':').nth(2)).unwrap_or("/").to_owned()
 }
+
+/// Whether this process is in a user namespace other than the first: there the first does not map all ids onto themselves.
+pub fn in_user_namespace() -> bool {
+    let map = text(c"/proc/self/uid_map");
+    map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
+}

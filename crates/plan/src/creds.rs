@@ -124,3 +124,11 @@ fn check_mapped(at: &str, id: u32, map: &str, where_: &str, found: &mut Findings
         );
     }
 }
+
+/// The names of all capabilities up to this number, sorted, for `features`.
+pub fn capability_names(last: u32) -> Vec<String> {
+    let mut names: Vec<String> =
+        caps::all().into_iter().filter(|c| u32::from(c.index()) <= last).map(|c| c.to_string()).collect();
+    names.sort();
+    names
+}

@@ -21,8 +21,11 @@ pub mod show;
 pub mod steps;
 
 pub use cgroup::writes as cgroup_writes;
+pub use creds::capability_names;
 pub use hooks::hooks_of;
+pub use limits::memory_policy_features;
 pub use mounts::{known_options, namespace_kinds};
 pub use oci_spec::runtime as oci;
 pub use order::plan;
 pub use process::program;
+pub use seccomp::{libseccomp_version, seccomp_features};

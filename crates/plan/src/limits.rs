@@ -198,3 +198,17 @@ pub(crate) fn oom_score(process: &Process, found: &mut Findings) -> Option<i32> 
 pub(crate) fn word<T: serde::Serialize>(value: T) -> String {
     serde_json::to_value(value).ok().as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
 }
+
+/// What `features` says of memory policies.
+pub fn memory_policy_features() -> serde_json::Value {
+    let modes = [
+        "MPOL_DEFAULT",
+        "MPOL_BIND",
+        "MPOL_INTERLEAVE",
+        "MPOL_WEIGHTED_INTERLEAVE",
+        "MPOL_PREFERRED",
+        "MPOL_PREFERRED_MANY",
+        "MPOL_LOCAL",
+    ];
+    serde_json::json!({"modes": modes, "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]})
+}

@@ -153,3 +153,29 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, String> {
     file.rewind().and_then(|()| file.read_to_end(&mut program)).map_err(|e| failed(&e))?;
     Ok(program)
 }
+
+/// What `features` says of seccomp; `known` tells whether the kernel knows a filter flag.
+pub fn seccomp_features(known: &dyn Fn(u64) -> bool) -> serde_json::Value {
+    let flags = [
+        ("SECCOMP_FILTER_FLAG_TSYNC", 1),
+        ("SECCOMP_FILTER_FLAG_LOG", 2),
+        ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", 4),
+        ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", 1 << 5),
+    ];
+    let archs = "SCMP_ARCH_AARCH64 SCMP_ARCH_ARM SCMP_ARCH_MIPS SCMP_ARCH_MIPS64 SCMP_ARCH_MIPS64N32 SCMP_ARCH_MIPSEL SCMP_ARCH_MIPSEL64 \
+        SCMP_ARCH_MIPSEL64N32 SCMP_ARCH_PARISC SCMP_ARCH_PARISC64 SCMP_ARCH_PPC SCMP_ARCH_PPC64 SCMP_ARCH_PPC64LE SCMP_ARCH_RISCV64 SCMP_ARCH_S390 \
+        SCMP_ARCH_S390X SCMP_ARCH_X32 SCMP_ARCH_X86 SCMP_ARCH_X86_64";
+    serde_json::json!({
+        "enabled": true,
+        "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
+        "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
+        "archs": archs.split_whitespace().filter(|a| a.parse::<ScmpArch>().is_ok()).collect::<Vec<_>>(),
+        "knownFlags": flags.map(|f| f.0),
+        "supportedFlags": flags.iter().filter(|f| known(f.1)).map(|f| f.0).collect::<Vec<_>>(),
+    })
+}
+
+/// The version of the libseccomp that is linked in.
+pub fn libseccomp_version() -> String {
+    libseccomp::ScmpVersion::current().map(|v| v.to_string()).unwrap_or_default()
+}

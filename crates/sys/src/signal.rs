@@ -43,3 +43,9 @@ pub fn next_signal(fd: BorrowedFd) -> Result<i32> {
     }
     Ok(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))
 }
+
+/// A signal's number by its name without SIG: signal(7).
+pub fn number(name: &str) -> Option<i32> {
+    use std::str::FromStr;
+    nix::sys::signal::Signal::from_str(&format!("SIG{name}")).ok().map(|s| s as i32)
+}

@@ -1,0 +1,38 @@
+//! features: what this build supports, in the structure of features.md. Only what is built is said to be enabled.
+
+use crate::cli::Outcome;
+use serde_json::json;
+
+/// The newest version of the specification whose configurations are understood.
+pub(crate) const SPEC_MAX: &str = "1.3.0";
+
+/// `coracle features`.
+pub(crate) fn features() -> Outcome {
+    let host = coracle_apply::probe::host();
+    let capabilities: Vec<String> = coracle_plan::capability_names(host.last_capability);
+    let value = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPEC_MAX,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": coracle_plan::known_options(),
+        "linux": {
+            "namespaces": coracle_plan::namespace_kinds(),
+            "capabilities": capabilities,
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "seccomp": coracle_plan::seccomp_features(&coracle_sys::seccomp::flag_known),
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false},
+            "memoryPolicy": coracle_plan::memory_policy_features(),
+            "mountExtensions": {"idmap": {"enabled": false}},
+            "netDevices": {"enabled": false},
+        },
+        "annotations": {
+            "io.github.seccomp.libseccomp.version": coracle_plan::libseccomp_version(),
+            "org.opencontainers.runc.checkpoint.enabled": "false",
+        },
+        "potentiallyUnsafeConfigAnnotations": [],
+    });
+    crate::inspect::print(&format!("{}\n", serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?));
+    Ok(0)
+}
