@@ -58,7 +58,7 @@ fn report() -> Value {
         "args": std::env::args().collect::<Vec<_>>(),
         "cwd": std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default(),
         "ids": ids(),
-        "hostname": nix::unistd::gethostname().map(|name| name.display().to_string()).unwrap_or_default(),
+        "hostname": nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         "namespaces": namespaces(),
         "mounts": lines("/proc/self/mountinfo"),
         "cgroup": lines("/proc/self/cgroup"),
@@ -82,10 +82,12 @@ fn status() -> Value {
 fn descriptors() -> Value {
     let mut found = Map::new();
     for entry in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
-        if let Ok(target) = fs::read_link(entry.path())
-            && !target.ends_with(format!("{}/fd", std::process::id()))
-        {
-            found.insert(entry.file_name().display().to_string(), json!(target.display().to_string()));
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        if !target.ends_with(format!("{}/fd", std::process::id())) {
+            found.insert(
+                entry.file_name().to_string_lossy().into_owned(),
+                json!(target.display().to_string()),
+            );
         }
     }
     Value::Object(found)
@@ -104,7 +106,7 @@ fn namespaces() -> Value {
     let links = fs::read_dir("/proc/self/ns").into_iter().flatten().flatten();
     let pairs = links.filter_map(|link| {
         Some((
-            link.file_name().display().to_string(),
+            link.file_name().to_string_lossy().into_owned(),
             json!(fs::read_link(link.path()).ok()?.display().to_string()),
         ))
     });
@@ -120,7 +122,7 @@ fn listing(path: &str) -> Value {
         let (major, minor) = (nix::sys::stat::major(data.rdev()), nix::sys::stat::minor(data.rdev()));
         let link = fs::read_link(entry.path()).map(|target| target.display().to_string()).ok();
         found.insert(
-            entry.file_name().display().to_string(),
+            entry.file_name().to_string_lossy().into_owned(),
             json!({"mode": data.mode(), "uid": data.uid(), "gid": data.gid(), "device": [major, minor], "link": link}),
         );
     }

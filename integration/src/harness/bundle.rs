@@ -141,7 +141,7 @@ pub(crate) fn default_spec(cgroup2: bool, cgroups_path: &str) -> Value {
     let mut namespaces = json!([
         {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}
     ]);
-    if cgroup2 && let Some(list) = namespaces.as_array_mut() {
+    if let (true, Some(list)) = (cgroup2, namespaces.as_array_mut()) {
         list.push(json!({"type": "cgroup"}));
     }
     json!({

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{Ctx, Result, check, check_eq, context::path};
 
 /// How long the kernel and a runtime may take for what they do by themselves.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A command's exit and what it, or a container that it left behind, has printed so far.
 pub(crate) struct Output {
@@ -114,13 +114,12 @@ impl<'a> Container<'a> {
     /// The init process's end, which comes to the test because it is a subreaper: code, or 128 + n for a signal.
     pub(crate) fn wait(&self) -> Result<i32> {
         let pid = Pid::from_raw(i32::try_from(self.pid)?);
-        let end = until("the init process ends", || match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+        until("the init process ends", || match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, code)) => Ok(Some(code)),
             Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(128 + signal as i32)),
             Ok(_) => Ok(None),
             Err(errno) => Err(format!("waiting for the init process {pid}: {errno}").into()),
-        });
-        end
+        })
     }
 
     /// What the workload has printed up to now.

@@ -35,7 +35,7 @@ tests! {
     init_exits_to_the_caller;
     the_runtime_does_not_stay;
     id_is_free_again_after_delete;
-    hundred_containers_leave_nothing;
+    thirty_containers_leave_nothing;
 }
 
 fn create_start_kill_delete(ctx: &Ctx) -> Result {
@@ -314,9 +314,9 @@ fn id_is_free_again_after_delete(ctx: &Ctx) -> Result {
     Ok(())
 }
 
-fn hundred_containers_leave_nothing(ctx: &Ctx) -> Result {
+fn thirty_containers_leave_nothing(ctx: &Ctx) -> Result {
     let bundle = ctx.shell("true")?;
-    for _ in 0..100 {
+    for _ in 0..30 {
         check_eq!(ctx.run(&bundle)?.code, 0, "run");
     }
     Ok(())

@@ -1,0 +1,37 @@
+# Thin verbs: what they do stands in integration/ and in cargo's files.
+PREFIX ?= /usr/local
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+CARGO_TARGET_DIR ?= target
+BINARY = $(CARGO_TARGET_DIR)/$(TRIPLE)/release/coracle
+
+.PHONY: build check test bench demo vm-shell install clean
+
+build:
+	integration/setup build
+	cargo build --release
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+test:
+	integration/test
+
+bench: build
+	integration/bench
+
+demo: build
+	integration/setup test
+	integration/demo
+
+# A root shell in the tests' virtual machine; what was built lies in /input.
+vm-shell: build
+	integration/setup vm
+	cargo build --release --package coracle-integration
+	integration/vm/run --shell $(BINARY) $(BINARY)-integration
+
+install: build
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/coracle
+
+clean:
+	cargo clean
