@@ -7,7 +7,7 @@ use coracle_apply::{How, lifecycle, probe, relay, seal};
 use coracle_plan::inputs::{CgroupMode, Host, Request};
 use coracle_plan::oci::LinuxNamespaceType;
 use coracle_plan::steps::Plan;
-use coracle_state::{Record, Stage};
+use coracle_state::{Record, Stage, kept};
 use coracle_sys::signal;
 use std::path::Path;
 
@@ -80,12 +80,15 @@ fn make(
     let bundle = bundle::read(&args.bundle)?;
     bundle.check_rootfs()?;
     let host = probe::host();
-    let request = request(global, args, &bundle, detached);
+    let root = global.state_root();
+    let mut request = request(global, args, &bundle, detached);
+    let profile = bundle.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let key = profile.map(coracle_plan::seccomp_key);
+    request.compiled = key.as_ref().and_then(|key| kept::get(&root, key));
     let plan =
         coracle_plan::plan(&bundle.spec, &host, &request).map_err(|r| refused(&bundle, &r.to_string()))?;
     let mut warnings = bundle.warnings.clone();
     warnings.extend(plan.warnings.iter().cloned());
-    let root = global.state_root();
     let how = How {
         root: &root,
         config: &bundle.bytes,
@@ -95,6 +98,9 @@ fn make(
     };
     let created = coracle_apply::create(&plan, record(&bundle, &plan, &host, &args.id), &how, &mut warnings)
         .map_err(|f| f.to_string())?;
+    if let (Some(key), None, Some(program)) = (&key, &request.compiled, plan.seccomp_program()) {
+        kept::put(&root, key, program);
+    }
     log::warnings(global, &warnings);
     Ok((created, plan))
 }
@@ -109,6 +115,7 @@ fn request(global: &Global, args: &CreateArgs, bundle: &Bundle, detached: bool) 
         no_new_keyring: args.no_new_keyring,
         foreground: !detached,
         detached,
+        compiled: None,
         rootless: global.rootless == "true",
     }
 }

@@ -21,6 +21,8 @@ pub struct Request {
     pub foreground: bool,
     /// Whether init reports and waits for a start from another process.
     pub detached: bool,
+    /// The compiled program of this very seccomp profile, when it was kept from an earlier time.
+    pub compiled: Option<Vec<u8>>,
     /// Leave cgroups alone when they cannot be had (`--rootless`, or a caller without the right).
     pub rootless: bool,
 }

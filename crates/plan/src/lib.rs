@@ -28,4 +28,4 @@ pub use mounts::{known_options, namespace_kinds};
 pub use oci_spec::runtime as oci;
 pub use order::plan;
 pub use process::program;
-pub use seccomp::{libseccomp_version, seccomp_features};
+pub use seccomp::{libseccomp_version, seccomp_features, seccomp_key};

@@ -106,6 +106,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) host: &'a Host,
     pub(crate) bundle: &'a Path,
     pub(crate) user_namespace: bool,
+    pub(crate) cgroup_namespace: bool,
     pub(crate) cgroup_path: String,
 }
 
@@ -256,6 +257,13 @@ fn cgroup(around: &Surroundings, fallback: &mut Option<MountKind>) -> MountKind 
     let below = |root: &str| CString::new(format!("{root}{}", around.cgroup_path)).unwrap_or_default();
     match around.host.cgroup {
         CgroupMode::Legacy => MountKind::LegacyCgroups(around.cgroup_path.clone()),
+        // A mount of cgroup2 from the first cgroup namespace would reset the options of the host's own (nsdelegate,
+        // memory_recursiveprot), and wait for every CPU: there the host's mount is bound, which shows the same.
+        _ if !around.cgroup_namespace && !around.user_namespace => {
+            MountKind::Bind(c"/sys/fs/cgroup".into(), false)
+        }
+        // Root of a user namespace sees its own part only (CVE-2023-25809).
+        _ if !around.cgroup_namespace => MountKind::Bind(below("/sys/fs/cgroup"), false),
         _ => {
             *fallback = Some(MountKind::Bind(below("/sys/fs/cgroup"), false));
             MountKind::Filesystem(c"cgroup2".into(), c"cgroup".into(), Vec::new())

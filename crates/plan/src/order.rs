@@ -269,6 +269,7 @@ fn root(
             host,
             bundle: &request.bundle,
             user_namespace,
+            cgroup_namespace: namespaces::asked(spec, Kind::Cgroup).is_some(),
             cgroup_path: cgroup.path.clone().unwrap_or_default(),
         };
         for (mount, at) in mounts::plan(spec, &around, found) {
@@ -400,8 +401,11 @@ fn workload(
     setup: &mut Vec<Step>,
     found: &mut Findings,
 ) -> Vec<Step> {
-    let seccomp =
-        spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()).and_then(|p| seccomp::compile(p, found));
+    let seccomp = spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.seccomp().as_ref())
+        .and_then(|p| seccomp::compile(p, request.compiled.as_ref(), found));
     let no_new_privs = process.no_new_privileges() == Some(true);
     setup.extend(limits::scheduling(process, found));
     setup.extend(limits::domain_and_memory(spec, found));

@@ -42,7 +42,11 @@ fn operator(asked: &LinuxSeccompArg) -> (ScmpCompareOp, u64) {
 }
 
 /// The program (8-byte sock_filter records) and the flags for seccomp(2).
-pub(crate) fn compile(profile: &LinuxSeccomp, found: &mut Findings) -> Option<(Vec<u8>, u64)> {
+pub(crate) fn compile(
+    profile: &LinuxSeccomp,
+    kept: Option<&Vec<u8>>,
+    found: &mut Findings,
+) -> Option<(Vec<u8>, u64)> {
     let notify = |a: Action| a == Action::ScmpActNotify;
     if notify(profile.default_action())
         || profile.syscalls().iter().flatten().any(|s| notify(s.action()))
@@ -57,6 +61,9 @@ pub(crate) fn compile(profile: &LinuxSeccomp, found: &mut Findings) -> Option<(V
         return None;
     }
     let flags = profile.flags().iter().flatten().map(flag).fold(0, |all, f| all | f);
+    if let Some(program) = kept {
+        return Some((program.clone(), flags));
+    }
     match build(profile, found).and_then(|context| export(&context)) {
         Ok(program) => Some((program, flags)),
         Err(what) => {
@@ -178,4 +185,15 @@ pub fn seccomp_features(known: &dyn Fn(u64) -> bool) -> serde_json::Value {
 /// The version of the libseccomp that is linked in.
 pub fn libseccomp_version() -> String {
     libseccomp::ScmpVersion::current().map(|v| v.to_string()).unwrap_or_default()
+}
+
+/// A name for the program that this build makes of a profile: equal only for equal profiles, builds and libseccomp.
+pub fn seccomp_key(profile: &LinuxSeccomp) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    hash.update(env!("CARGO_PKG_VERSION"));
+    hash.update(libseccomp_version());
+    hash.update(std::env::consts::ARCH);
+    hash.update(serde_json::to_vec(profile).unwrap_or_default());
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -21,6 +21,15 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+impl Plan {
+    /// The seccomp program, when there is one.
+    pub fn seccomp_program(&self) -> Option<&[u8]> {
+        self.launch
+            .iter()
+            .find_map(|s| if let Act::Seccomp(program, _) = &s.act { Some(program.as_slice()) } else { None })
+    }
+}
+
 /// One act of the child, and the place in config.json that asked for it.
 #[derive(Debug)]
 pub struct Step {

@@ -6,6 +6,8 @@
 //! the first side effect (intent), so that whatever dies, `delete` knows what may be left. Every command that changes
 //! something holds the lock (flock(2)), which the kernel releases with the process.
 
+pub mod kept;
+
 use coracle_sys::{Errno, fs, libc, process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
