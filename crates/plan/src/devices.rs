@@ -91,8 +91,11 @@ const READ: u8 = 2;
 const WRITE: u8 = 4;
 const MKNOD: u8 = 1;
 
+/// Kind, major, minor, access of a rule that allows.
+type Allowed = (Option<char>, Option<u32>, Option<u32>, u8);
+
 /// What every container may use, whatever the list says: the default devices, ptys, and making (not opening) any node.
-const ALWAYS: [(Option<char>, Option<u32>, Option<u32>, u8); 10] = [
+const ALWAYS: [Allowed; 10] = [
     (Some('c'), None, None, MKNOD),
     (Some('b'), None, None, MKNOD),
     (Some('c'), Some(1), Some(3), 7),

@@ -149,7 +149,7 @@ pub fn fstatat(dir: BorrowedFd, path: &CStr, flags: i32) -> Result<Stat> {
         dev: s.st_dev,
         ino: s.st_ino,
         mode: s.st_mode,
-        nlink: s.st_nlink as u64,
+        nlink: s.st_nlink,
         uid: s.st_uid,
         gid: s.st_gid,
         rdev_major: libc::major(s.st_rdev),
