@@ -1,9 +1,18 @@
-//! Files and directories, always relative to a descriptor: open, make, link, change, read, write.
+//! Files and directories, relative to a descriptor: open, make, link, look at, change.
+//! path_resolution(7), openat2(2).
+//!
+//! What is done with a file once it is open stands in `descriptor`, extended attributes in `xattr`; both appear here.
+
+mod descriptor;
+mod xattr;
+
+pub use descriptor::*;
+pub use xattr::*;
 
 use crate::{Errno, Result, own, syscall};
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// Resolve as if the directory were the root: `..` and absolute links stay inside. openat2(2).
 pub const RESOLVE_IN_ROOT: u64 = libc::RESOLVE_IN_ROOT;
@@ -18,90 +27,95 @@ pub const RESOLVE_NO_XDEV: u64 = libc::RESOLVE_NO_XDEV;
 
 /// The working directory, as the *at syscalls name it (AT_FDCWD).
 pub fn cwd() -> BorrowedFd<'static> {
-    // SAFETY: AT_FDCWD is not a descriptor but a constant that every *at syscall understands; it never closes.
+    // SAFETY: AT_FDCWD is not a descriptor but a constant that every *at syscall understands; nobody can close it. It is
+    // not -1, the one value that a BorrowedFd must not have.
     unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
 }
 
-/// `openat2(2)`, close-on-exec.
+/// `long openat2(int dirfd, const char *path, struct open_how *how, size_t size)`, openat2(2), Linux 5.6, close-on-exec.
+/// `mode` counts with O_CREAT and must be 0 without (EINVAL); so must be flags that the kernel does not know.
+/// Errors: EXDEV for a path that leaves where it must stay, ELOOP for a forbidden link, EAGAIN when `..` raced a rename.
 pub fn openat2(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
-    // SAFETY: open_how is plain integers, for which all-zero is a value (and what the kernel wants of unknown fields).
+    // SAFETY: open_how is plain integers, for which all-zero is a value.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (flags | libc::O_CLOEXEC) as u32 as u64;
+    how.flags = u64::from((flags | libc::O_CLOEXEC) as u32);
     how.mode = u64::from(mode);
     how.resolve = resolve;
-    let size = std::mem::size_of::<libc::open_how>();
-    // SAFETY: path is a terminated string and how a whole open_how; both outlive the call.
-    unsafe {
-        syscall!(libc::SYS_openat2, dir.as_raw_fd(), path.as_ptr(), &how as *const libc::open_how, size)
-    }
-    .map(own)
+    let (fd, size) = (dir.as_raw_fd(), size_of::<libc::open_how>());
+    // SAFETY: path is terminated, and how a whole open_how of the size said; both outlive the call.
+    unsafe { syscall!(libc::SYS_openat2, fd, path.as_ptr(), &raw const how, size) }.map(own)
 }
 
-/// `openat(2)`, close-on-exec.
+/// `int openat(int dirfd, const char *path, int flags, mode_t mode)`, open(2), close-on-exec. Follows symbolic links unless
+/// `flags` says O_NOFOLLOW, which counts for the last component only.
 pub fn openat(dir: BorrowedFd, path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
-    // SAFETY: path is a terminated string that outlives the call.
+    // SAFETY: path is terminated and outlives the call.
     unsafe { syscall!(libc::SYS_openat, dir.as_raw_fd(), path.as_ptr(), flags | libc::O_CLOEXEC, mode) }
         .map(own)
 }
 
-/// `open(2)`, close-on-exec.
+/// The same from the working directory.
 pub fn open(path: &CStr, flags: i32, mode: u32) -> Result<OwnedFd> {
     openat(cwd(), path, flags, mode)
 }
 
-/// `mkdirat(2)`.
+/// `int mkdirat(int dirfd, const char *path, mode_t mode)`, mkdir(2). The umask takes bits of the mode away.
 pub fn mkdirat(dir: BorrowedFd, path: &CStr, mode: u32) -> Result<()> {
-    // SAFETY: path is a terminated string that outlives the call.
+    // SAFETY: path is terminated and outlives the call.
     unsafe { syscall!(libc::SYS_mkdirat, dir.as_raw_fd(), path.as_ptr(), mode) }.map(drop)
 }
 
-/// `mknodat(2)`: `mode` holds the type bits (S_IFCHR, S_IFBLK, S_IFIFO, S_IFREG) and the permissions.
+/// `int mknodat(int dirfd, const char *path, mode_t mode, dev_t dev)`, mknod(2): `mode` holds the type bits (S_IFCHR,
+/// S_IFBLK, S_IFIFO, S_IFREG) and the permissions. Errors: EPERM without CAP_MKNOD over the first user namespace; EINVAL for
+/// a number beyond the kernel's 12 bits (major) and 20 bits (minor), which it would cut.
 pub fn mknodat(dir: BorrowedFd, path: &CStr, mode: u32, major: u32, minor: u32) -> Result<()> {
+    if major >= 1 << 12 || minor >= 1 << 20 {
+        return Err(Errno::EINVAL);
+    }
     let dev = libc::makedev(major, minor);
-    // SAFETY: path is a terminated string that outlives the call.
+    // SAFETY: path is terminated and outlives the call.
     unsafe { syscall!(libc::SYS_mknodat, dir.as_raw_fd(), path.as_ptr(), mode, dev) }.map(drop)
 }
 
-/// `symlinkat(2)`.
+/// `int symlinkat(const char *target, int dirfd, const char *path)`, symlink(2).
 pub fn symlinkat(target: &CStr, dir: BorrowedFd, path: &CStr) -> Result<()> {
-    // SAFETY: both paths are terminated strings that outlive the call.
+    // SAFETY: both paths are terminated and outlive the call.
     unsafe { syscall!(libc::SYS_symlinkat, target.as_ptr(), dir.as_raw_fd(), path.as_ptr()) }.map(drop)
 }
 
-/// `readlinkat(2)`; an empty path reads the link that an O_PATH descriptor is open on.
+/// `ssize_t readlinkat(int dirfd, const char *path, char *buf, size_t size)`, readlink(2); an empty path reads the link that
+/// an O_PATH descriptor is open on. A link holds at most 4095 bytes; one of /proc is cut there (ENAMETOOLONG).
 pub fn readlinkat(dir: BorrowedFd, path: &CStr) -> Result<Vec<u8>> {
-    let mut buffer = vec![0u8; libc::PATH_MAX as usize];
-    // SAFETY: the buffer is writable for the length given.
-    let n = unsafe {
-        syscall!(libc::SYS_readlinkat, dir.as_raw_fd(), path.as_ptr(), buffer.as_mut_ptr(), buffer.len())
-    }?;
-    buffer.truncate(n);
-    Ok(buffer)
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
+    let (fd, room) = (dir.as_raw_fd(), buffer.len());
+    // SAFETY: path is terminated; the buffer is writable for the length given.
+    let n = unsafe { syscall!(libc::SYS_readlinkat, fd, path.as_ptr(), buffer.as_mut_ptr(), room) }?;
+    if n == room { Err(Errno::ENAMETOOLONG) } else { Ok(buffer[..n].to_vec()) }
 }
 
-/// `unlinkat(2)`; `flags` is 0 or AT_REMOVEDIR.
+/// `int unlinkat(int dirfd, const char *path, int flags)`, unlink(2); `flags` is 0 or AT_REMOVEDIR.
 pub fn unlinkat(dir: BorrowedFd, path: &CStr, flags: i32) -> Result<()> {
-    // SAFETY: path is a terminated string that outlives the call.
+    // SAFETY: path is terminated and outlives the call.
     unsafe { syscall!(libc::SYS_unlinkat, dir.as_raw_fd(), path.as_ptr(), flags) }.map(drop)
 }
 
-/// `renameat2(2)`, replacing what stands there.
+/// `int renameat2(int olddirfd, const char *old, int newdirfd, const char *new, unsigned int flags)`, rename(2), with no
+/// flags: what stands there is replaced, at once.
 pub fn renameat(dir: BorrowedFd, from: &CStr, dir2: BorrowedFd, to: &CStr) -> Result<()> {
-    // SAFETY: both paths are terminated strings that outlive the call.
+    // SAFETY: both paths are terminated and outlive the call.
     unsafe { syscall!(libc::SYS_renameat2, dir.as_raw_fd(), from.as_ptr(), dir2.as_raw_fd(), to.as_ptr(), 0) }
         .map(drop)
 }
 
-/// `linkat(2)`; `flags` 0 never follows a symbolic link.
+/// `int linkat(int olddirfd, const char *old, int newdirfd, const char *new, int flags)`, link(2); `flags` 0 never follows
+/// a last symbolic link.
 pub fn linkat(dir: BorrowedFd, from: &CStr, dir2: BorrowedFd, to: &CStr, flags: i32) -> Result<()> {
-    // SAFETY: both paths are terminated strings that outlive the call.
-    unsafe {
-        syscall!(libc::SYS_linkat, dir.as_raw_fd(), from.as_ptr(), dir2.as_raw_fd(), to.as_ptr(), flags)
-    }
-    .map(drop)
+    let (old, new) = (dir.as_raw_fd(), dir2.as_raw_fd());
+    // SAFETY: both paths are terminated and outlive the call.
+    unsafe { syscall!(libc::SYS_linkat, old, from.as_ptr(), new, to.as_ptr(), flags) }.map(drop)
 }
 
-/// What fstat(2) tells of an inode.
+/// What stat(2) tells of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// Device that holds the inode.
@@ -131,25 +145,28 @@ impl Stat {
     }
 }
 
-/// `fstat(2)`.
+/// [`fstatat`] of the open file itself.
 pub fn fstat(fd: BorrowedFd) -> Result<Stat> {
     fstatat(fd, c"", libc::AT_EMPTY_PATH)
 }
 
-/// `newfstatat(2)`.
+/// `int fstatat(int dirfd, const char *path, struct stat *buf, int flags)`, stat(2). Follows a last symbolic link unless
+/// `flags` says AT_SYMLINK_NOFOLLOW.
 pub fn fstatat(dir: BorrowedFd, path: &CStr, flags: i32) -> Result<Stat> {
     let mut out = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: out is room for one stat; path is a terminated string.
+    // SAFETY: path is terminated; out is room for one stat, in the layout that this C function fills.
     if unsafe { libc::fstatat(dir.as_raw_fd(), path.as_ptr(), out.as_mut_ptr(), flags) } < 0 {
         return Err(Errno::last());
     }
-    // SAFETY: the kernel has filled it; and all-zero is a value of stat.
+    // SAFETY: it was filled; and its bytes were zero before, which is a value of every field.
     let s = unsafe { out.assume_init() };
+    #[allow(clippy::unnecessary_cast)] // 32 bits on aarch64
+    let nlink = s.st_nlink as u64;
     Ok(Stat {
         dev: s.st_dev,
         ino: s.st_ino,
         mode: s.st_mode,
-        nlink: s.st_nlink,
+        nlink,
         uid: s.st_uid,
         gid: s.st_gid,
         rdev_major: libc::major(s.st_rdev),
@@ -158,210 +175,109 @@ pub fn fstatat(dir: BorrowedFd, path: &CStr, flags: i32) -> Result<Stat> {
     })
 }
 
-/// `fstatfs(2)`: the file system's magic number.
-pub fn file_system(fd: BorrowedFd) -> Result<i64> {
-    let mut out = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: out is room for one statfs.
-    if unsafe { libc::fstatfs(fd.as_raw_fd(), out.as_mut_ptr()) } < 0 {
-        return Err(Errno::last());
-    }
-    // SAFETY: the kernel has filled it.
-    Ok(unsafe { out.assume_init() }.f_type)
+/// What statfs(2) tells of a file system and of the mount that a file was opened through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatFs {
+    /// The file system's magic number.
+    pub magic: i64,
+    /// ST_* flags of the mount (ST_RDONLY, ST_NOSUID, ...).
+    pub flags: u64,
 }
 
-/// `fchmod(2)`: not for O_PATH descriptors.
+/// `int fstatfs(int fd, struct statfs *buf)`, statfs(2).
+pub fn fstatfs(fd: BorrowedFd) -> Result<StatFs> {
+    let mut out = MaybeUninit::<libc::statfs64>::zeroed();
+    // SAFETY: out is room for one statfs64, in the layout that this C function fills.
+    if unsafe { libc::fstatfs64(fd.as_raw_fd(), out.as_mut_ptr()) } < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: it was filled; and its bytes were zero before, which is a value of every field.
+    let s = unsafe { out.assume_init() };
+    Ok(StatFs { magic: s.f_type, flags: s.f_flags as u64 })
+}
+
+/// The magic number alone.
+pub fn file_system(fd: BorrowedFd) -> Result<i64> {
+    fstatfs(fd).map(|s| s.magic)
+}
+
+/// `int fchmod(int fd, mode_t mode)`, chmod(2): not for O_PATH descriptors (EBADF).
 pub fn fchmod(fd: BorrowedFd, mode: u32) -> Result<()> {
-    // SAFETY: plain integers.
+    // SAFETY: integers only.
     unsafe { syscall!(libc::SYS_fchmod, fd.as_raw_fd(), mode) }.map(drop)
 }
 
-/// `fchmodat(2)`, following a symbolic link at the end of `path`.
+/// `int fchmodat(int dirfd, const char *path, mode_t mode)`, chmod(2), following a symbolic link at the end of `path`.
 pub fn fchmodat(dir: BorrowedFd, path: &CStr, mode: u32) -> Result<()> {
-    // SAFETY: path is a terminated string that outlives the call.
+    // SAFETY: path is terminated and outlives the call.
     unsafe { syscall!(libc::SYS_fchmodat, dir.as_raw_fd(), path.as_ptr(), mode) }.map(drop)
 }
 
-/// `fchownat(2)`; `u32::MAX` leaves an id as it is.
+/// `int fchmodat2(int dirfd, const char *path, mode_t mode, unsigned int flags)`, chmod(2), Linux 6.6: with AT_EMPTY_PATH for
+/// O_PATH descriptors too, with AT_SYMLINK_NOFOLLOW never through a link (EOPNOTSUPP for one).
+pub fn fchmodat2(dir: BorrowedFd, path: &CStr, mode: u32, flags: i32) -> Result<()> {
+    // SAFETY: path is terminated and outlives the call.
+    unsafe { syscall!(libc::SYS_fchmodat2, dir.as_raw_fd(), path.as_ptr(), mode, flags) }.map(drop)
+}
+
+/// `int fchownat(int dirfd, const char *path, uid_t owner, gid_t group, int flags)`, chown(2); `u32::MAX` leaves an id as it
+/// is. Follows a last symbolic link unless `flags` says AT_SYMLINK_NOFOLLOW. Clears set-user-ID bits.
 pub fn fchownat(dir: BorrowedFd, path: &CStr, uid: u32, gid: u32, flags: i32) -> Result<()> {
-    // SAFETY: path is a terminated string that outlives the call.
+    // SAFETY: path is terminated and outlives the call.
     unsafe { syscall!(libc::SYS_fchownat, dir.as_raw_fd(), path.as_ptr(), uid, gid, flags) }.map(drop)
 }
 
-/// `faccessat2(2)`.
+/// `int faccessat2(int dirfd, const char *path, int mode, int flags)`, access(2), Linux 5.8; by the real ids unless `flags`
+/// says AT_EACCESS.
 pub fn faccessat2(dir: BorrowedFd, path: &CStr, mode: i32, flags: i32) -> Result<()> {
-    // SAFETY: path is a terminated string that outlives the call.
+    // SAFETY: path is terminated and outlives the call.
     unsafe { syscall!(libc::SYS_faccessat2, dir.as_raw_fd(), path.as_ptr(), mode, flags) }.map(drop)
 }
 
-/// `read(2)`, again after EINTR.
-pub fn read(fd: BorrowedFd, buffer: &mut [u8]) -> Result<usize> {
-    loop {
-        // SAFETY: the buffer is writable for the length given.
-        match unsafe { syscall!(libc::SYS_read, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) } {
-            Err(Errno::EINTR) => continue,
-            other => return other,
-        }
-    }
+/// `int utimensat(int dirfd, const char *path, const struct timespec times[2], int flags)`, utimensat(2): access and
+/// modification time, as (seconds, nanoseconds).
+pub fn utimensat(dir: BorrowedFd, path: &CStr, times: [(i64, i64); 2], flags: i32) -> Result<()> {
+    let t = times.map(|(sec, nsec)| libc::timespec { tv_sec: sec, tv_nsec: nsec });
+    // SAFETY: two timespecs and a terminated string, alive through the call.
+    unsafe { syscall!(libc::SYS_utimensat, dir.as_raw_fd(), path.as_ptr(), t.as_ptr(), flags) }.map(drop)
 }
 
-/// `write(2)`, again after EINTR.
-pub fn write(fd: BorrowedFd, bytes: &[u8]) -> Result<usize> {
-    loop {
-        // SAFETY: the slice is readable for the length given.
-        match unsafe { syscall!(libc::SYS_write, fd.as_raw_fd(), bytes.as_ptr(), bytes.len()) } {
-            Err(Errno::EINTR) => continue,
-            other => return other,
-        }
-    }
-}
-
-/// Writes until nothing is left.
-pub fn write_all(fd: BorrowedFd, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        match write(fd, bytes)? {
-            0 => return Err(Errno::EIO),
-            n => bytes = &bytes[n..],
-        }
-    }
-    Ok(())
-}
-
-/// Reads until the end of the file, at most `limit` bytes (EFBIG beyond).
-pub fn read_to_end(fd: BorrowedFd, limit: usize) -> Result<Vec<u8>> {
-    let mut all = Vec::with_capacity(4096);
-    loop {
-        if all.len() == all.capacity() {
-            all.reserve(all.len().max(4096));
-        }
-        let start = all.len();
-        all.resize(all.capacity(), 0);
-        let n = read(fd, &mut all[start..])?;
-        all.truncate(start + n);
-        if all.len() > limit {
-            return Err(Errno::EFBIG);
-        }
-        if n == 0 {
-            return Ok(all);
-        }
-    }
-}
-
-/// `fchdir(2)`.
+/// `int fchdir(int fd)`, chdir(2).
 pub fn fchdir(fd: BorrowedFd) -> Result<()> {
-    // SAFETY: plain integers.
+    // SAFETY: integers only.
     unsafe { syscall!(libc::SYS_fchdir, fd.as_raw_fd()) }.map(drop)
 }
 
-/// `chdir(2)`.
+/// `int chdir(const char *path)`, chdir(2).
 pub fn chdir(path: &CStr) -> Result<()> {
-    // SAFETY: path is a terminated string that outlives the call.
+    // SAFETY: path is terminated and outlives the call.
     unsafe { syscall!(libc::SYS_chdir, path.as_ptr()) }.map(drop)
 }
 
-/// `chroot(2)`.
+/// `int chroot(const char *path)`, chroot(2). The working directory stays where it is.
 pub fn chroot(path: &CStr) -> Result<()> {
-    // SAFETY: path is a terminated string that outlives the call.
+    // SAFETY: path is terminated and outlives the call.
     unsafe { syscall!(libc::SYS_chroot, path.as_ptr()) }.map(drop)
 }
 
-/// `getcwd(2)`: the kernel's own text, which begins with "(unreachable)" when the directory is outside the root.
+/// `long getcwd(char *buf, unsigned long size)`, getcwd(2): the kernel's own text, which begins with "(unreachable)" when
+/// the directory is outside the root. Errors: ENOENT for a directory that was removed.
 pub fn getcwd() -> Result<Vec<u8>> {
-    let mut buffer = vec![0u8; libc::PATH_MAX as usize];
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
     // SAFETY: the buffer is writable for the length given.
     let n = unsafe { syscall!(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) }?;
-    buffer.truncate(n.saturating_sub(1));
-    Ok(buffer)
+    Ok(buffer[..n.saturating_sub(1)].to_vec())
 }
 
-/// `umask(2)`; returns the mask before.
+/// `mode_t umask(mode_t mask)`, umask(2); returns the mask before.
 pub fn umask(mask: u32) -> u32 {
-    // SAFETY: cannot fail and touches no memory of ours.
+    // SAFETY: integers only; cannot fail.
     unsafe { libc::umask(mask) }
 }
 
-/// `flock(2)`.
-pub fn flock(fd: BorrowedFd, operation: i32) -> Result<()> {
-    // SAFETY: plain integers.
-    unsafe { syscall!(libc::SYS_flock, fd.as_raw_fd(), operation) }.map(drop)
-}
-
-/// `fcntl(2)` F_SETFD: whether the descriptor closes at execve.
-pub fn set_cloexec(fd: BorrowedFd, on: bool) -> Result<()> {
-    let flag = if on { libc::FD_CLOEXEC } else { 0 };
-    // SAFETY: plain integers.
-    unsafe { syscall!(libc::SYS_fcntl, fd.as_raw_fd(), libc::F_SETFD, flag) }.map(drop)
-}
-
-/// Whether this process has descriptor number `fd` open.
-pub fn is_open(fd: i32) -> bool {
-    // SAFETY: plain integers; F_GETFD changes nothing.
-    unsafe { syscall!(libc::SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
-}
-
-/// `fcntl(2)` F_GET_SEALS.
-pub fn seals(fd: BorrowedFd) -> Result<i32> {
-    // SAFETY: plain integers.
-    unsafe { syscall!(libc::SYS_fcntl, fd.as_raw_fd(), libc::F_GET_SEALS) }.map(|s| s as i32)
-}
-
-/// `fcntl(2)` F_ADD_SEALS.
-pub fn add_seals(fd: BorrowedFd, seals: i32) -> Result<()> {
-    // SAFETY: plain integers.
-    unsafe { syscall!(libc::SYS_fcntl, fd.as_raw_fd(), libc::F_ADD_SEALS, seals) }.map(drop)
-}
-
-/// `memfd_create(2)`, close-on-exec.
-pub fn memfd_create(name: &CStr, flags: u32) -> Result<OwnedFd> {
-    // SAFETY: name is a terminated string that outlives the call.
-    unsafe { syscall!(libc::SYS_memfd_create, name.as_ptr(), flags | libc::MFD_CLOEXEC) }.map(own)
-}
-
-/// `sendfile(2)` from the file's own position; returns the bytes moved.
-pub fn sendfile(to: BorrowedFd, from: BorrowedFd, count: usize) -> Result<usize> {
-    // SAFETY: plain integers; the offset pointer is null.
-    unsafe { syscall!(libc::SYS_sendfile, to.as_raw_fd(), from.as_raw_fd(), 0, count) }
-}
-
-/// `dup3(2)` onto a chosen number, without close-on-exec.
-pub fn dup_onto(from: BorrowedFd, number: i32) -> Result<()> {
-    if from.as_raw_fd() == number {
-        return set_cloexec(from, false);
-    }
-    // SAFETY: plain integers. Callers pass a number that no OwnedFd of theirs holds (0, 1, 2 before exec).
-    unsafe { syscall!(libc::SYS_dup3, from.as_raw_fd(), number, 0) }.map(drop)
-}
-
-/// `fcntl(2)` F_DUPFD_CLOEXEC: a copy numbered `least` or above.
-pub fn dup_from(fd: BorrowedFd, least: i32) -> Result<OwnedFd> {
-    // SAFETY: plain integers.
-    unsafe { syscall!(libc::SYS_fcntl, fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }.map(own)
-}
-
-/// `close_range(2)` with CLOSE_RANGE_CLOEXEC: every descriptor from `first` to `last` closes at execve.
-pub fn cloexec_range(first: u32, last: u32) -> Result<()> {
-    // SAFETY: marks descriptors, closes none.
-    unsafe { syscall!(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) }.map(drop)
-}
-
-/// Borrows a descriptor that was open before this program began (0, 1, 2, or one that the caller passed).
-/// Errors: EBADF when it is not open.
-pub fn inherited(number: i32) -> Result<BorrowedFd<'static>> {
-    if number < 0 || !is_open(number) {
-        return Err(Errno::EBADF);
-    }
-    // SAFETY: it is open now and came from the caller, so no OwnedFd of this program holds or closes it.
-    Ok(unsafe { BorrowedFd::borrow_raw(number) })
-}
-
-/// `fsync(2)`.
-pub fn fsync(fd: BorrowedFd) -> Result<()> {
-    // SAFETY: plain integers.
-    unsafe { syscall!(libc::SYS_fsync, fd.as_raw_fd()) }.map(drop)
-}
-
-/// The names in an open directory without `.` and `..`, by `getdents64(2)`, from its current position.
+/// `ssize_t getdents64(int fd, void *dirp, size_t count)`, getdents(2): the names in an open directory without `.` and
+/// `..`, from its current position.
 pub fn read_dir(fd: BorrowedFd) -> Result<Vec<CString>> {
-    const NAME: usize = 19; // d_ino 8, d_off 8, d_reclen 2, d_type 1: getdents(2)
     let (mut names, mut buffer) = (Vec::new(), vec![0u8; 32 * 1024]);
     loop {
         // SAFETY: the buffer is writable for the length given.
@@ -369,58 +285,23 @@ pub fn read_dir(fd: BorrowedFd) -> Result<Vec<CString>> {
         if n == 0 {
             return Ok(names);
         }
-        let mut rest = &buffer[..n];
-        while rest.len() > NAME {
-            let length = usize::from(u16::from_ne_bytes([rest[16], rest[17]]));
-            let name = CStr::from_bytes_until_nul(&rest[NAME..length]).map_err(|_| Errno::EIO)?;
-            if name != c"." && name != c".." {
-                names.push(name.to_owned());
-            }
-            rest = &rest[length..];
-        }
+        add_names(&buffer[..n], &mut names).ok_or(Errno::EIO)?;
     }
 }
 
-/// The path by which /proc names an open descriptor of this process.
-pub fn proc_fd_path(fd: impl AsFd) -> CString {
-    CString::new(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())).expect("digits hold no NUL")
-}
-
-/// `utimensat(2)`: access and modification time, as (seconds, nanoseconds).
-pub fn utimensat(dir: BorrowedFd, path: &CStr, times: [(i64, i64); 2], flags: i32) -> Result<()> {
-    let t = times.map(|(sec, nsec)| libc::timespec { tv_sec: sec, tv_nsec: nsec });
-    // SAFETY: two timespecs and a terminated string, both outlive the call.
-    unsafe { syscall!(libc::SYS_utimensat, dir.as_raw_fd(), path.as_ptr(), t.as_ptr(), flags) }.map(drop)
-}
-
-/// `fsetxattr(2)`: not for O_PATH descriptors.
-pub fn fsetxattr(fd: BorrowedFd, name: &CStr, value: &[u8]) -> Result<()> {
-    // SAFETY: name is terminated, value readable for its length.
-    unsafe { syscall!(libc::SYS_fsetxattr, fd.as_raw_fd(), name.as_ptr(), value.as_ptr(), value.len(), 0) }
-        .map(drop)
-}
-
-/// `lsetxattr(2)`.
-pub fn lsetxattr(path: &CStr, name: &CStr, value: &[u8]) -> Result<()> {
-    // SAFETY: both strings terminated, value readable for its length.
-    unsafe { syscall!(libc::SYS_lsetxattr, path.as_ptr(), name.as_ptr(), value.as_ptr(), value.len(), 0) }
-        .map(drop)
-}
-
-/// Closes every descriptor above 2 but these: `close_range(2)` between them.
-///
-/// For a child right after its clone: it drops what the parent holds (locks among it) without the destructors, which
-/// would act on what is shared with the parent. The child must not use an owner of a closed number afterwards.
-pub fn close_others(keep: &mut [i32]) -> Result<()> {
-    keep.sort_unstable();
-    let mut first = 3u32;
-    for &number in keep.iter().filter(|n| **n >= 3) {
-        if number as u32 > first {
-            // SAFETY: plain integers; see above for whose descriptors these are.
-            unsafe { syscall!(libc::SYS_close_range, first, number - 1, 0) }?;
+/// struct linux_dirent64: inode 8, offset 8, length 2, type 1, name. Nothing when an entry is not whole.
+fn add_names(mut entries: &[u8], names: &mut Vec<CString>) -> Option<()> {
+    const NAME: usize = 19;
+    while !entries.is_empty() {
+        let length = usize::from(u16::from_ne_bytes([*entries.get(16)?, *entries.get(17)?]));
+        let name = CStr::from_bytes_until_nul(entries.get(NAME..length)?).ok()?;
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
         }
-        first = first.max(number as u32 + 1);
+        entries = &entries[length..];
     }
-    // SAFETY: the same.
-    unsafe { syscall!(libc::SYS_close_range, first, u32::MAX, 0) }.map(drop)
+    Some(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,15 @@
-//! For tests: memory that ends where an unmapped page begins, so that a kernel (or a wrapper) that reads or writes past the
+//! For tests: a word on what is skipped, and memory that ends where an unmapped page begins, so that a kernel (or a wrapper) that reads or writes past the
 //! structure it was given is refused with EFAULT instead of corrupting what stands behind it.
 
 use std::ptr::null_mut;
 
 const PAGE: usize = 64 * 1024; // the largest page size of any Linux machine: a multiple of every other
+
+/// Says why (a part of) a test did not run; past the test harness, which would swallow it.
+pub(crate) fn skip(test: &str, why: &str) {
+    let line = format!("SKIP {test}: {why}\n");
+    crate::fs::write_all(crate::fs::inherited(2).expect("stderr"), line.as_bytes()).expect("stderr");
+}
 
 /// A value whose last byte is the last byte that is mapped.
 pub(crate) struct Guarded<T: Copy> {

@@ -104,7 +104,8 @@ pub fn set_mempolicy(mode: u32, nodes: &[u64]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Errno, guard::Guarded};
+    use crate::Errno;
+    use crate::guard::{Guarded, skip};
 
     #[test]
     fn a_limit_is_what_proc_shows() {
@@ -163,7 +164,8 @@ mod tests {
         let slice = unsafe { std::slice::from_raw_parts(nodes.pointer().cast::<u64>(), 1) };
         match set_mempolicy(libc::MPOL_PREFERRED as u32, slice) {
             Ok(()) => assert_eq!(set_mempolicy(libc::MPOL_DEFAULT as u32, &[]), Ok(())),
-            Err(e) => assert_eq!(e, Errno::ENOSYS, "a kernel without NUMA"),
+            Err(Errno::ENOSYS) => skip("limits memory policy", "this kernel has no NUMA"),
+            Err(e) => panic!("{e}"),
         }
     }
 }

@@ -118,6 +118,9 @@ impl Route {
         let mut buffer = vec![0u8; 32 * 1024]; // the kernel makes no larger part of a dump: netlink_dump()
         loop {
             let n = socket::recv(self.0.as_fd(), &mut buffer)?;
+            if n == 0 {
+                return Err(Errno::EBADMSG);
+            }
             let mut rest = &buffer[..n];
             while !rest.is_empty() {
                 let (kind, flags, body, behind) = split(rest).ok_or(Errno::EBADMSG)?;
