@@ -46,10 +46,28 @@ impl Masks {
         let Some(target) = found(root, what)? else { return Ok(()) };
         let doing = || format!("masking {}", text(what));
         let is_dir = fs::fstat(target.as_fd()).doing(doing)?.kind() == libc::S_IFDIR;
-        let cover = if is_dir { self.empty()? } else { self.null(root)? };
-        let copy = clone(cover.as_fd()).doing(doing)?;
-        mount::move_mount(copy.as_fd(), target.as_fd()).doing(doing)?;
-        Ok(())
+        if is_dir { self.cover_directory(target.as_fd()) } else { self.cover_file(root, target.as_fd()) }
+            .map_err(|f| Failure { doing: format!("{}: {}", doing(), f.doing), ..f })
+    }
+
+    fn cover_file(&mut self, root: BorrowedFd, target: BorrowedFd) -> Result<()> {
+        let copy = clone(self.null(root)?.as_fd()).doing(|| "copying the mount of /dev/null".into())?;
+        mount::move_mount(copy.as_fd(), target).doing(|| "mounting /dev/null on it".into())
+    }
+
+    /// The first directory gets the tmpfs itself, every further one a copy: before Linux 6.15 a mount can be copied only
+    /// once it is attached (open_tree(2)).
+    fn cover_directory(&mut self, target: BorrowedFd) -> Result<()> {
+        let doing = || "mounting an empty tmpfs on it".to_owned();
+        match &self.empty {
+            Some(first) => mount::move_mount(clone(first.as_fd()).doing(doing)?.as_fd(), target).doing(doing),
+            None => {
+                let first = empty()?;
+                mount::move_mount(first.as_fd(), target).doing(doing)?;
+                self.empty = Some(first);
+                Ok(())
+            }
+        }
     }
 
     /// The container's /dev/null, verified to be the kernel's: a link or another node there would turn a mask into a
@@ -74,21 +92,15 @@ impl Masks {
         }
         Ok(self.null.as_ref().expect("set above"))
     }
+}
 
-    /// One empty read-only tmpfs for all directories.
-    fn empty(&mut self) -> Result<&OwnedFd> {
-        if self.empty.is_none() {
-            let doing = || "making an empty tmpfs to mask directories with".to_owned();
-            let context = mount::fsopen(c"tmpfs").doing(doing)?;
-            for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
-                mount::fsconfig_string(context.as_fd(), key, value).doing(doing)?;
-            }
-            mount::fsconfig_create(context.as_fd()).doing(doing)?;
-            self.empty = Some(
-                mount::fsmount(context.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
-                    .doing(doing)?,
-            );
-        }
-        Ok(self.empty.as_ref().expect("set above"))
+/// One empty read-only tmpfs for all directories.
+fn empty() -> Result<OwnedFd> {
+    let doing = || "making an empty tmpfs".to_owned();
+    let context = mount::fsopen(c"tmpfs").doing(doing)?;
+    for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
+        mount::fsconfig_string(context.as_fd(), key, value).doing(doing)?;
     }
+    mount::fsconfig_create(context.as_fd()).doing(doing)?;
+    mount::fsmount(context.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC).doing(doing)
 }
