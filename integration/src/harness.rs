@@ -8,6 +8,7 @@ pub(crate) mod host;
 pub(crate) mod look;
 pub(crate) mod rootfs;
 pub(crate) mod test;
+pub(crate) mod trace;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use container::{Container, Output};

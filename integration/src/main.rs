@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     }
     match words.split_first() {
         Some((word, rest)) if word == "--probe" => probe::main(rest),
+        Some((word, rest)) if word == "--stopped" => harness::trace::stopped(rest),
         Some((word, rest)) if word == "--run-one" => runner::one(rest),
         _ => options::parse(&words).map_or_else(usage, |options| runner::main(&options)),
     }

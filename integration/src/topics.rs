@@ -2,9 +2,10 @@
 
 use crate::harness::Test;
 
+mod crash;
 mod lifecycle;
 
-const TOPICS: &[(&str, &[Test])] = &[("lifecycle", lifecycle::TESTS)];
+const TOPICS: &[(&str, &[Test])] = &[("lifecycle", lifecycle::TESTS), ("crash", crash::TESTS)];
 
 /// Every test with its full name, topic/test.
 pub(crate) fn all() -> impl Iterator<Item = (String, &'static Test)> {

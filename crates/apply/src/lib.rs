@@ -8,6 +8,7 @@ pub mod failure;
 pub mod hooks;
 pub mod lifecycle;
 mod parent;
+mod pid_file;
 pub mod probe;
 pub mod relay;
 pub mod seal;

@@ -4,15 +4,15 @@
 use crate::cgroup::Cgroup;
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
-use crate::hooks;
 use crate::step::mounts::clone_tree;
 use crate::wire::{self, Said};
+use crate::{hooks, pid_file};
 use coracle_plan::steps::{Act, IdMaps, MountKind, Plan};
 use coracle_state::{Entry, Lock, Record, Stage, process_facts};
 use coracle_sys::mount::{self, MountAttr};
 use coracle_sys::process::{CloneArgs, Cloned, Status};
 use coracle_sys::{Errno, creds, fs, libc, process, socket};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -241,7 +241,7 @@ impl Making {
             }
         }
         if let Some(file) = how.pid_file {
-            write_pid(file, self.pid)?;
+            pid_file::write(file, self.pid)?;
         }
         record.stage = Stage::Created;
         entry.save(record).map_err(|e| Failure::says(e.to_string()))?;
@@ -301,21 +301,6 @@ fn at_step(plan: &Plan, step: usize, failure: Failure) -> Failure {
     }
 }
 
-/// The pid in decimal, nothing else; whole or not at all.
-pub(crate) fn write_pid(file: &Path, pid: i32) -> Result<()> {
-    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = file.with_file_name(format!(".{name}"));
-    let failed = |e: std::io::Error| {
-        Failure::errno(
-            format!("writing the pid file {file:?}"),
-            Errno::from_raw(e.raw_os_error().unwrap_or(5)),
-        )
-    };
-    std::fs::write(&temporary, pid.to_string())
-        .and_then(|()| std::fs::rename(&temporary, file))
-        .map_err(failed)
-}
-
 /// Writes the id maps; a caller who may not write them itself has newuidmap(1) and newgidmap(1) do it.
 fn write_maps(pid: i32, maps: &IdMaps) -> Result<()> {
     let write = |file: &str, value: &str| {
@@ -340,7 +325,7 @@ fn write_maps(pid: i32, maps: &IdMaps) -> Result<()> {
     Ok(())
 }
 
-fn map_by_helper(helper: &std::ffi::CStr, pid: i32, map: &str) -> Result<()> {
+fn map_by_helper(helper: &CStr, pid: i32, map: &str) -> Result<()> {
     let name = helper.to_string_lossy().into_owned();
     let whole = ["/usr/bin", "/bin", "/usr/local/bin"]
         .iter()
