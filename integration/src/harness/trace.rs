@@ -7,7 +7,8 @@ use std::{
     collections::BTreeMap,
     fs,
     os::unix::process::CommandExt,
-    process::{Command, ExitCode},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
@@ -49,8 +50,10 @@ pub(crate) struct Trace {
     pub(crate) counts: [usize; 2],
     /// The syscall before which the process was ended, as /proc/PID/syscall has it: number and arguments.
     pub(crate) killed: Option<String>,
-    /// Whether the command did not end.
-    pub(crate) hung: bool,
+    /// The command's exit status, had it one.
+    pub(crate) code: Option<i32>,
+    /// The processes that neither ended nor came to rest in time, and the syscalls that they are in.
+    pub(crate) hung: Option<String>,
 }
 
 /// `--stopped PROGRAM ARG ...`: stops so that it can be traced from its first syscall on, then becomes the program.
@@ -63,16 +66,20 @@ pub(crate) fn stopped(words: &[String]) -> ExitCode {
 }
 
 /// Runs the command to its end and what it leaves until it rests. `adopt` is a process that the command talks to,
-/// counted as its init. `kill_at`: which process to end before which of its syscalls, from 1.
-pub(crate) fn run(command: &Command, adopt: Option<u32>, kill_at: Option<(Role, usize)>) -> Result<Trace> {
+/// counted as its init;
+/// `errors` takes its standard error. `kill_at`: which process to end before which of its syscalls, from 1.
+pub(crate) fn run(
+    command: &Command,
+    errors: &Path,
+    adopt: Option<u32>,
+    kill_at: Option<(Role, usize)>,
+) -> Result<Trace> {
     let mut stopped = Command::new(std::env::current_exe()?);
     stopped.arg("--stopped").arg(command.get_program()).args(command.get_args());
-    stopped.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    stopped.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(errors)?);
     if let Some(directory) = command.get_current_dir() {
         stopped.current_dir(directory);
     }
-    // Its words would come between the test's own.
-    stopped.stderr(std::process::Stdio::null());
     let first = Pid::from_raw(i32::try_from(stopped.spawn()?.id())?);
     waitpid(first, Some(WaitPidFlag::WUNTRACED))?;
     let mut tracer =
@@ -133,7 +140,7 @@ impl Tracer {
                         return Ok(());
                     }
                     if begin.elapsed() > PATIENCE {
-                        self.trace.hung = true;
+                        self.trace.hung = Some(self.describe());
                         return Ok(());
                     }
                 }
@@ -147,19 +154,33 @@ impl Tracer {
         }
     }
 
+    fn describe(&self) -> String {
+        let syscall = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+        let line = |pid: &Pid| {
+            let number = u32::try_from(pid.as_raw()).unwrap_or(0);
+            format!("{} in {}", super::look::command_line(number), syscall(pid).trim())
+        };
+        self.tracees.keys().map(line).collect::<Vec<_>>().join(", ")
+    }
+
     fn asleep(&self) -> bool {
+        // One that is not there any more was born and reaped before its parent's stop told of the birth.
         let sleeps = |pid: &Pid| {
             fs::read_to_string(format!("/proc/{pid}/stat"))
-                .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')))
+                .map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')))
         };
         self.tracees.keys().all(sleeps)
     }
 
     fn handle(&mut self, status: WaitStatus) {
         match status {
-            WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _) => {
+            WaitStatus::Exited(pid, code) => {
                 self.tracees.remove(&pid);
+                if pid == self.first {
+                    self.trace.code = Some(code);
+                }
             }
+            WaitStatus::Signaled(pid, _, _) => drop(self.tracees.remove(&pid)),
             WaitStatus::PtraceSyscall(pid) => {
                 if !self.at_syscall(pid) {
                     self.resume(pid, None);
@@ -214,7 +235,7 @@ impl Tracer {
 
     /// Leaves those that are left to themselves; a command that hangs is ended.
     fn let_go(&mut self) {
-        if self.trace.hung {
+        if self.trace.hung.is_some() {
             let _ = kill(self.first, Signal::SIGKILL);
         }
         for pid in std::mem::take(&mut self.tracees).into_keys() {

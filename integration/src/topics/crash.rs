@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use nix::mount::{MntFlags, umount2};
+use serde_json::{Value, json};
 
 use crate::harness::{
     Bundle, Ctx, Result, check,
@@ -22,6 +23,8 @@ use crate::harness::{
 tests! {
     create_parent;
     create_init;
+    create_with_maps_and_hooks_parent;
+    create_with_maps_and_hooks_init;
     run_parent;
     run_init;
     start_parent;
@@ -37,6 +40,14 @@ fn create_parent(ctx: &Ctx) -> Result {
 
 fn create_init(ctx: &Ctx) -> Result {
     sweep(ctx, Operation::Create, Role::Init)
+}
+
+fn create_with_maps_and_hooks_parent(ctx: &Ctx) -> Result {
+    sweep(ctx, Operation::CreateMore, Role::Parent)
+}
+
+fn create_with_maps_and_hooks_init(ctx: &Ctx) -> Result {
+    sweep(ctx, Operation::CreateMore, Role::Init)
 }
 
 fn run_parent(ctx: &Ctx) -> Result {
@@ -71,6 +82,8 @@ fn delete_force_parent(ctx: &Ctx) -> Result {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Create,
+    /// With a user namespace and hooks: more messages between parent and init.
+    CreateMore,
     /// In the foreground, of a workload that ends by itself.
     Run,
     Start,
@@ -94,6 +107,8 @@ struct Case<'a> {
     id: String,
     bundle: Bundle,
     pid_file: PathBuf,
+    /// What the operation prints on standard error.
+    errors: PathBuf,
     /// Its cgroup below a hierarchy's mount.
     group: String,
 }
@@ -101,7 +116,13 @@ struct Case<'a> {
 fn sweep(ctx: &Ctx, operation: Operation, role: Role) -> Result {
     let case = Case::new(ctx, operation, role)?;
     let recorded = case.point(None)?;
-    check!(recorded.wrong.is_empty(), "undisturbed {operation:?}: {}", recorded.wrong);
+    check!(
+        recorded.code == Some(0),
+        "undisturbed: {:?} {}",
+        recorded.code,
+        fs::read_to_string(&case.errors)?
+    );
+    check!(recorded.wrong.is_empty(), "undisturbed: {}", recorded.wrong);
     let total = recorded.counts[role as usize];
     check!(total > 0, "the {role:?} made no syscall in {operation:?}");
     let (mut swept, mut missed, mut wrong) = (0, 0, Vec::new());
@@ -114,10 +135,10 @@ fn sweep(ctx: &Ctx, operation: Operation, role: Role) -> Result {
             wrong.push(format!("#{number} (before syscall {syscall}): {}", point.wrong));
         }
     }
-    // How many syscalls a run makes may vary a little; a sweep that mostly misses is none.
-    check!(missed * 10 <= swept, "{missed} of {swept} points were not reached: what was swept?");
     println!("{swept} of {total} points swept, {missed} not reached, {} wrong", wrong.len());
     check!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
+    // How many syscalls a run makes may vary a little; a sweep that mostly misses is none.
+    check!(missed * 10 <= swept, "{missed} of {swept} points were not reached: what was swept?");
     Ok(())
 }
 
@@ -125,6 +146,8 @@ fn sweep(ctx: &Ctx, operation: Operation, role: Role) -> Result {
 struct Point {
     counts: [usize; 2],
     killed: Option<String>,
+    /// Exit status of the command, had it one.
+    code: Option<i32>,
     /// What is not as it should be; empty when all is well.
     wrong: String,
 }
@@ -135,21 +158,23 @@ impl<'a> Case<'a> {
         if operation == Operation::Run {
             bundle.args(&["/probe", "exit", "0"]);
         }
+        if operation == Operation::CreateMore {
+            more(&mut bundle)?;
+        }
         bundle.write()?;
         let group = bundle.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default().to_owned();
         let id = ctx.id();
         let pid_file = ctx.dir.join("pids").join("pid");
         fs::create_dir_all(ctx.dir.join("pids"))?;
-        Ok(Case { ctx, operation, role, id, bundle, pid_file, group })
+        let errors = ctx.dir.join("traced");
+        Ok(Case { ctx, operation, role, id, bundle, pid_file, errors, group })
     }
 
     fn point(&self, kill_at: Option<(Role, usize)>) -> Result<Point> {
         let adopted = self.prepare()?;
-        let trace = trace::run(&self.command(), adopted, kill_at)?;
+        let trace = trace::run(&self.command(), &self.errors, adopted, kill_at)?;
         let mut wrong = Vec::new();
-        if trace.hung {
-            wrong.push("the command hangs".to_owned());
-        }
+        wrong.extend(trace.hung.map(|who| format!("hangs: {who}")));
         wrong.extend(self.lie()?);
         let deleted = self.ctx.call(&["delete", "--force", &self.id])?;
         // crun up to 1.27 and youki say no to an id that is not there; so be it.
@@ -158,12 +183,12 @@ impl<'a> Case<'a> {
         }
         wrong.extend(self.left());
         self.sweep_up();
-        Ok(Point { counts: trace.counts, killed: trace.killed, wrong: wrong.join("; ") })
+        Ok(Point { counts: trace.counts, killed: trace.killed, code: trace.code, wrong: wrong.join("; ") })
     }
 
     /// Brings the container to where the operation begins; returns the init that takes part in it.
     fn prepare(&self) -> Result<Option<u32>> {
-        if matches!(self.operation, Operation::Create | Operation::Run) {
+        if matches!(self.operation, Operation::Create | Operation::CreateMore | Operation::Run) {
             return Ok(None);
         }
         self.ctx.finish(self.create())?.succeeded("create")?;
@@ -187,7 +212,7 @@ impl<'a> Case<'a> {
     fn command(&self) -> Command {
         let id = self.id.as_str();
         match self.operation {
-            Operation::Create => self.create(),
+            Operation::Create | Operation::CreateMore => self.create(),
             Operation::Run => self.ctx.command(&["run", "--bundle", path(&self.bundle.dir), id]),
             Operation::Start => self.ctx.command(&["start", id]),
             Operation::Kill => self.ctx.command(&["kill", id, "KILL"]),
@@ -247,10 +272,14 @@ impl<'a> Case<'a> {
         // The pid file is the caller's.
         let files = entries.map(|entry| entry.path()).filter(|file| *file != self.pid_file);
         left.extend(files.map(|file| file.display().to_string()));
-        let mounts = look::mounts(std::process::id()).unwrap_or_default();
-        let below = mounts.into_iter().filter(|mount| Path::new(&mount.point).starts_with(&self.ctx.dir));
-        left.extend(below.map(|mount| format!("mount {}", mount.point)));
+        left.extend(self.mounts().into_iter().map(|mount| format!("mount {mount}")));
         left.into_iter().map(|what| format!("left: {what}")).collect()
+    }
+
+    fn mounts(&self) -> Vec<String> {
+        let mounts =
+            look::mounts(std::process::id()).unwrap_or_default().into_iter().map(|mount| mount.point);
+        mounts.filter(|point| Path::new(point).starts_with(&self.ctx.dir)).collect()
     }
 
     fn groups(&self) -> Vec<PathBuf> {
@@ -265,6 +294,9 @@ impl<'a> Case<'a> {
     /// So that what one point left does not count against the next.
     fn sweep_up(&self) {
         look::descendants(std::process::id()).into_iter().for_each(look::kill_and_reap);
+        for mount in self.mounts() {
+            let _ = umount2(mount.as_str(), MntFlags::MNT_DETACH);
+        }
         let _ = fs::remove_dir_all(self.state_directory());
         let _ = fs::remove_dir_all(self.ctx.dir.join("pids"));
         let _ = fs::create_dir(self.ctx.dir.join("pids"));
@@ -278,6 +310,14 @@ impl<'a> Case<'a> {
             }
         }
     }
+}
+
+fn more(bundle: &mut Bundle) -> Result {
+    bundle.user_namespace(100_000, 65_536)?;
+    for kind in ["prestart", "createRuntime", "createContainer", "poststop"] {
+        bundle.push(&format!("/hooks/{kind}"), json!({"path": "/bin/true"}));
+    }
+    Ok(())
 }
 
 /// The processes that live below this test, which is a subreaper: none of them the runtime's, for it was ended.
