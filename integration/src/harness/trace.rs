@@ -31,6 +31,8 @@ const REST: Duration = Duration::from_millis(4);
 /// `op` of PTRACE_GET_SYSCALL_INFO at the entry of a syscall.
 const ENTRY: u8 = 1;
 
+/// Programs that are the container's own: the workload and the hooks.
+const FOREIGN: [&str; 2] = ["probe", "true"];
 const BIRTHS: [i32; 3] =
     [Event::PTRACE_EVENT_FORK as i32, Event::PTRACE_EVENT_VFORK as i32, Event::PTRACE_EVENT_CLONE as i32];
 
@@ -99,8 +101,8 @@ pub(crate) fn run(
 struct Tracee {
     /// Its thread group: the process.
     process: Pid,
-    /// Whether the workload's program has taken over.
-    workload: bool,
+    /// Whether the workload's program has taken over, or a hook's: what follows is not the runtime's.
+    foreign: bool,
 }
 
 struct Tracer {
@@ -120,7 +122,7 @@ impl Tracer {
             | Options::PTRACE_O_TRACECLONE
             | Options::PTRACE_O_TRACEEXEC;
         ptrace::seize(pid, options).map_err(|e| format!("ptrace(PTRACE_SEIZE, {pid}): {e}"))?;
-        self.tracees.insert(pid, Tracee { process: pid, workload: false });
+        self.tracees.insert(pid, Tracee { process: pid, foreign: false });
         Ok(())
     }
 
@@ -181,11 +183,8 @@ impl Tracer {
                 }
             }
             WaitStatus::Signaled(pid, _, _) => drop(self.tracees.remove(&pid)),
-            WaitStatus::PtraceSyscall(pid) => {
-                if !self.at_syscall(pid) {
-                    self.resume(pid, None);
-                }
-            }
+            WaitStatus::PtraceSyscall(pid) if self.at_syscall(pid) => {}
+            WaitStatus::PtraceSyscall(pid) => self.resume(pid, None),
             WaitStatus::PtraceEvent(pid, _, event) => {
                 if event == Event::PTRACE_EVENT_EXEC as i32 {
                     self.at_exec(pid);
@@ -201,19 +200,19 @@ impl Tracer {
     }
 
     fn tracee(&mut self, pid: Pid) -> &mut Tracee {
-        self.tracees.entry(pid).or_insert_with(|| Tracee { process: thread_group(pid), workload: false })
+        self.tracees.entry(pid).or_insert_with(|| Tracee { process: thread_group(pid), foreign: false })
     }
 
     fn resume(&mut self, pid: Pid, signal: Option<Signal>) {
         // A tracee may die at any time; the next waitpid says so.
         let _ =
-            if self.tracee(pid).workload { ptrace::cont(pid, signal) } else { ptrace::syscall(pid, signal) };
+            if self.tracee(pid).foreign { ptrace::cont(pid, signal) } else { ptrace::syscall(pid, signal) };
     }
 
     fn at_exec(&mut self, pid: Pid) {
         self.begun |= pid == self.first;
-        self.tracee(pid).workload =
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "probe");
+        self.tracee(pid).foreign =
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| FOREIGN.contains(&name.trim()));
     }
 
     /// Counts the entry of a syscall. Whether the process was ended.
