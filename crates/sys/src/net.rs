@@ -51,10 +51,11 @@ pub fn set_up(index: u32) -> Result<()> {
 }
 
 /// RTM_NEWLINK with IFLA_NET_NS_FD and IFLA_IFNAME: moves an interface into another network namespace, under a name there.
-/// A `%d` in the name is replaced by the first number that makes it unique. Both happen at once or not at all.
+/// A `%d` in the name is replaced by the first number that makes it unique.
 ///
 /// The kernel takes the interface down, drops its addresses ([`addresses`] must be called before), and gives it another
-/// index if its own is taken there. Errors: EEXIST when the name is taken there, EINVAL for an interface that belongs to its
+/// index if its own is taken there. Errors: EEXIST when the name is taken there: look before, for the kernel moves first and
+/// renames then, so that the interface may stand there under its old name. EINVAL for an interface that belongs to its
 /// namespace (lo), EPERM without CAP_NET_ADMIN over both, EBUSY.
 pub fn move_to_netns(index: u32, netns: BorrowedFd, new_name: &CStr) -> Result<()> {
     let mut body = Body::link(index, 0);
