@@ -1,0 +1,211 @@
+//! A root file system, held by one descriptor: every name is resolved beneath it by openat2(2).
+//!
+//! RESOLVE_IN_ROOT makes links resolve as they will in the container, and never outside (CVE-2021-30465 and the like
+//! come from doing this with strings). The last component is never followed: what stands there is replaced.
+
+use crate::error::{Doing, Error, Kind, Result, shown};
+use crate::names::{Place, c_path};
+use coracle_sys::fs::{self, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV};
+use coracle_sys::{Errno, libc};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+/// How names are resolved, always.
+const RESOLVE: u64 = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
+/// How often openat2(2) is asked again when a rename elsewhere on the machine made it doubt `..`.
+const PATIENCE: usize = 128;
+
+/// An open directory within the root, with its inode number.
+#[derive(Clone)]
+pub struct Directory {
+    fd: Rc<OwnedFd>,
+    /// Its inode number; all of a root file system lies on one device.
+    pub ino: u64,
+}
+
+impl Directory {
+    /// The descriptor, opened O_PATH.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The root, and the directory that was used last: entries of one directory follow each other.
+pub struct Rootfs {
+    root: OwnedFd,
+    trash: OwnedFd,
+    last: Option<(Vec<u8>, Directory)>,
+    /// Directories that had to be made although no entry named them.
+    implied: Vec<u64>,
+}
+
+impl Rootfs {
+    /// `root` is the root file system; `trash` an empty directory outside of it, on the same file system, in which
+    /// trees are taken apart.
+    pub fn new(root: OwnedFd, trash: OwnedFd) -> Self {
+        Self { root, trash, last: None, implied: Vec::new() }
+    }
+
+    /// The root's own descriptor.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Opens a name beneath the root. Links are followed inside it, unless O_NOFOLLOW forbids the last.
+    pub fn open(&self, path: &[u8], flags: i32) -> Result<OwnedFd, Errno> {
+        beneath(self.root.as_fd(), path, flags)
+    }
+
+    /// The directory that holds a place, if there is one.
+    pub fn parent(&mut self, place: &Place) -> Result<Directory, Errno> {
+        if let Some((path, directory)) = &self.last
+            && *path == place.parent
+        {
+            return Ok(directory.clone());
+        }
+        let directory = self.directory(&place.parent)?;
+        self.last = Some((place.parent.clone(), directory.clone()));
+        Ok(directory)
+    }
+
+    /// The same, made with all that leads to it when it is missing.
+    pub fn parent_or_new(&mut self, place: &Place) -> Result<Directory> {
+        match self.parent(place) {
+            Err(Errno::ENOENT) => {
+                self.make_all(&place.parent)?;
+                Ok(self.parent(place).doing(|| format!("open directory {}", shown(&place.parent)))?)
+            }
+            other => other.doing(|| format!("open directory {}", shown(&place.parent))),
+        }
+    }
+
+    /// Opens a directory, O_PATH.
+    pub fn directory(&self, path: &[u8]) -> Result<Directory, Errno> {
+        let fd = self.open(path, libc::O_PATH | libc::O_DIRECTORY)?;
+        let ino = fs::fstat(fd.as_fd())?.ino;
+        Ok(Directory { fd: Rc::new(fd), ino })
+    }
+
+    fn make_all(&mut self, path: &[u8]) -> Result<()> {
+        let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).chain([path.len()]);
+        let (mut above, mut start) = (self.directory(b"")?, 0);
+        for end in ends {
+            above = match self.directory(&path[..end]) {
+                Err(Errno::ENOENT) => {
+                    let name = c_path(&path[start..end])?;
+                    // A dangling link stands there when mkdir says EEXIST: it is not followed into being.
+                    fs::mkdirat(above.fd(), &name, 0o755)
+                        .doing(|| format!("make directory {}", shown(&path[..end])))?;
+                    let made = self.directory(&path[..end])?;
+                    self.implied.push(made.ino);
+                    made
+                }
+                other => other.doing(|| format!("open directory {}", shown(&path[..end])))?,
+            };
+            start = end + 1;
+        }
+        Ok(())
+    }
+
+    /// The directories made by [`parent_or_new`](Self::parent_or_new) since the last call.
+    pub fn take_implied(&mut self) -> std::vec::Drain<'_, u64> {
+        self.implied.drain(..)
+    }
+
+    /// Removes whatever stands at `name`, a whole tree too; nothing there is no error.
+    pub fn remove(&mut self, dir: BorrowedFd, name: &CStr) -> Result<()> {
+        // A removed directory may be on the way to the one that is held.
+        self.last = None;
+        remove_tree(dir, name, self.trash.as_fd())
+    }
+}
+
+/// Opens a name beneath `root`, resolved as if that were `/`.
+pub fn beneath(root: BorrowedFd, path: &[u8], flags: i32) -> Result<OwnedFd, Errno> {
+    let path = c_path(path).map_err(|_| Errno::EINVAL)?;
+    for _ in 0..PATIENCE {
+        match fs::openat2(root, &path, flags, 0, RESOLVE) {
+            Err(Errno::EAGAIN) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// Removes a tree of any depth with two descriptors: what is not empty moves into `trash`, which is emptied.
+/// Linear: every directory is moved and read at most once. `trash` must lie on the same file system.
+pub fn remove_tree(dir: BorrowedFd, name: &CStr, trash: BorrowedFd) -> Result<()> {
+    let mut count = 0u64;
+    discard(dir, name, trash, &mut count)?;
+    loop {
+        let fd = fs::openat(trash, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        let names = fs::read_dir(fd.as_fd())?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        for name in names {
+            empty(trash, &name, &mut count)?;
+        }
+    }
+}
+
+/// Removes a name, or moves it into the trash when it is a directory with something in it.
+fn discard(dir: BorrowedFd, name: &CStr, trash: BorrowedFd, count: &mut u64) -> Result<()> {
+    let context = || format!("remove {}", shown(name.to_bytes()));
+    match fs::unlinkat(dir, name, 0) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(e) => return Err(Error::from(e).within(context())),
+    }
+    match fs::unlinkat(dir, name, libc::AT_REMOVEDIR) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
+        Err(e) => return Err(Error::from(e).within(context())),
+    }
+    loop {
+        *count += 1;
+        let to = c_path(count.to_string().as_bytes())?;
+        match fs::renameat(dir, name, trash, &to) {
+            Ok(()) => return Ok(()),
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
+            // Moving a directory writes its `..`: one that its owner may not write must be opened first.
+            Err(Errno::EACCES) => fs::fchmodat(dir, name, 0o700).doing(context)?,
+            Err(e) => return Err(Error::from(e).within(context())),
+        }
+    }
+}
+
+fn empty(trash: BorrowedFd, name: &CStr, count: &mut u64) -> Result<()> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let writable = |fd: &OwnedFd| fs::fstat(fd.as_fd()).is_ok_and(|s| s.mode & 0o300 == 0o300);
+    let dir = match fs::openat(trash, name, flags, 0) {
+        Ok(dir) if writable(&dir) => dir,
+        Ok(_) | Err(Errno::EACCES) => {
+            fs::fchmodat(trash, name, 0o700)?;
+            fs::openat(trash, name, flags, 0)?
+        }
+        Err(e) => return Err(e.into()),
+    };
+    for child in fs::read_dir(dir.as_fd())? {
+        discard(dir.as_fd(), &child, trash, count)?;
+    }
+    fs::unlinkat(trash, name, libc::AT_REMOVEDIR).doing(|| "remove a directory")
+}
+
+/// Opens a regular file beneath `root` for reading; never blocks on a FIFO or touches a device. Errors: another kind
+/// of file, more than `most` bytes.
+pub fn read_file(root: BorrowedFd, path: &str, most: u64) -> Result<Vec<u8>> {
+    let fd = beneath(root, path.as_bytes(), libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .doing(|| format!("open {path} of the image"))?;
+    let stat = fs::fstat(fd.as_fd())?;
+    if stat.kind() != libc::S_IFREG {
+        return Err(Error::new(Kind::Corrupt, format!("{path} of the image is no regular file")));
+    }
+    match fs::read_to_end(fd.as_fd(), most as usize) {
+        Err(Errno::EFBIG) => {
+            Err(Error::new(Kind::Limit, format!("{path} of the image has more than {most} bytes")))
+        }
+        other => other.doing(|| format!("read {path} of the image")),
+    }
+}

@@ -1,0 +1,146 @@
+//! An image in a tar file: its headers are walked once, then each file is read from where it lies.
+//!
+//! Standard input and compressed archives go into an unnamed temporary file first: layers are read out of order.
+//! Links within the archive (docker save before version 25 wrote them for layers that occur twice) are looked up by
+//! name among its own entries; no file system is asked.
+
+use super::Files;
+use crate::blob::{Blob, Walk};
+use crate::error::{Doing, Error, Kind, Result, fail, shown};
+use crate::layer::inflate::{Compression, Limited, inflater};
+use crate::limits::Limits;
+use crate::names::Place;
+use crate::tar::{Entry, Reader, What};
+use coracle_sys::{fs, libc};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+
+/// The most entries of an outer archive: two for each of the most layers, and room.
+const MOST_ENTRIES: usize = 16 << 10;
+
+/// Where a name's bytes lie, or which name it is another of.
+enum Content {
+    Bytes { start: u64, length: u64 },
+    Link(Vec<u8>),
+}
+
+/// An archive whose names are known.
+pub(super) struct Archive {
+    file: Arc<File>,
+    names: HashMap<Vec<u8>, Content>,
+}
+
+impl Archive {
+    /// Opens `location`; `-` is standard input.
+    pub(super) fn open(location: &str, limits: &Limits) -> Result<Self> {
+        let file = match location {
+            "-" => File::from(fs::inherited(0)?.try_clone_to_owned()?),
+            path => File::open(path).doing(|| format!("open {path}"))?,
+        };
+        let stat = fs::fstat(file.as_fd())?;
+        let file = if stat.kind() == libc::S_IFREG {
+            plain(file, stat.size as u64, limits)
+        } else {
+            spool(file, limits)
+        };
+        Self::index(file.doing(|| format!("read {location}"))?, limits)
+            .doing(|| format!("read archive {location}"))
+    }
+
+    fn index(file: File, limits: &Limits) -> Result<Self> {
+        let (length, file) = (file.metadata()?.len(), Arc::new(file));
+        let mut reader = Reader::new(Walk::new(Blob::new(file.clone(), 0, length)), limits);
+        let mut names = HashMap::new();
+        while let Some(entry) = reader.next_entry()? {
+            let Some(place) = Place::parse(&entry.path, limits)? else { continue };
+            let Some(content) = content(&entry, reader.position(), &place, limits)? else { continue };
+            if names.insert(place.path(), content).is_some() {
+                fail!(Corrupt, "two entries called {}", shown(&entry.path));
+            }
+            if names.len() > MOST_ENTRIES {
+                fail!(Limit, "more than {MOST_ENTRIES} entries: that is no image");
+            }
+        }
+        Ok(Self { file, names })
+    }
+
+    fn find(&self, name: &[u8]) -> Option<(u64, u64)> {
+        match self.names.get(name)? {
+            Content::Bytes { start, length } => Some((*start, *length)),
+            Content::Link(target) => match self.names.get(target)? {
+                Content::Bytes { start, length } => Some((*start, *length)),
+                Content::Link(_) => None,
+            },
+        }
+    }
+}
+
+impl Files for Archive {
+    fn file(&self, name: &str) -> Result<Blob> {
+        match self.find(name.as_bytes()) {
+            Some((start, length)) => Ok(Blob::new(self.file.clone(), start, length)),
+            None => fail!(NotFound, "there is no file {} in the archive", name.escape_debug()),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.find(name.as_bytes()).is_some()
+    }
+}
+
+fn content(entry: &Entry, start: u64, place: &Place, limits: &Limits) -> Result<Option<Content>> {
+    Ok(match entry.what {
+        What::File if entry.sparse.is_some() => fail!(Unsupported, "{} is a sparse file", shown(&entry.path)),
+        What::File => Some(Content::Bytes { start, length: entry.size }),
+        What::Hardlink => Place::parse(&entry.target, limits)?.map(|target| Content::Link(target.path())),
+        What::Symlink => sibling(place, &entry.target).map(Content::Link),
+        _ => None,
+    })
+}
+
+/// A relative link's target by its words alone; `None` when it leads out of the archive.
+fn sibling(place: &Place, target: &[u8]) -> Option<Vec<u8>> {
+    let mut parts: Vec<&[u8]> = place.parent.split(|&b| b == b'/').filter(|p| !p.is_empty()).collect();
+    if target.starts_with(b"/") {
+        return None;
+    }
+    for part in target.split(|&b| b == b'/') {
+        match part {
+            [] | [b'.'] => {}
+            [b'.', b'.'] => drop(parts.pop()?),
+            name => parts.push(name),
+        }
+    }
+    Some(parts.join(&b'/'))
+}
+
+/// The file itself, when it is not compressed.
+fn plain(file: File, length: u64, limits: &Limits) -> Result<File> {
+    let mut blob = Blob::new(Arc::new(file), 0, length);
+    match Compression::of(&blob.magic::<4>()?) {
+        Compression::None => Ok(blob.into_file()?),
+        _ => spool(&mut blob, limits),
+    }
+}
+
+/// Inflates into an unnamed file.
+fn spool(source: impl Read + Send, limits: &Limits) -> Result<File> {
+    let mut file = unnamed()?;
+    io::copy(&mut Limited::new(inflater(source)?, limits.total_bytes), &mut file)?;
+    Ok(file)
+}
+
+/// A temporary file without a name: nothing is left of it after any death.
+fn unnamed() -> Result<File> {
+    let dir = std::env::temp_dir();
+    let doing = || format!("make a temporary file in {}", dir.display());
+    let path = CString::new(dir.clone().into_os_string().into_vec())
+        .map_err(|_| Error::new(Kind::Usage, "a NUL in TMPDIR"))?;
+    let open = |cwd: BorrowedFd| fs::openat(cwd, &path, libc::O_RDWR | libc::O_TMPFILE, 0o600);
+    Ok(open(fs::cwd()).doing(doing)?.into())
+}
