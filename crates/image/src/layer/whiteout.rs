@@ -31,7 +31,7 @@ const RESERVED: &[u8] = b".wh..wh.";
 
 /// Reads a name. Errors: a whiteout of nothing, of `.` or of `..`; anything inside of a whiteout.
 pub(super) fn meaning(place: &Place) -> Result<Meaning> {
-    for part in place.parent.split(|&b| b == b'/').filter(|p| p.starts_with(PREFIX)) {
+    if let Some(part) = place.parent.split(|&b| b == b'/').find(|p| p.starts_with(PREFIX)) {
         if part.starts_with(RESERVED) {
             return Ok(Meaning::Nothing);
         }

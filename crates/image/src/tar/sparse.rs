@@ -119,7 +119,7 @@ impl Sparse {
             let (offset, length) = (lines.number()?, lines.number()?);
             self.segment(offset, length)?;
         }
-        lines.to_block()
+        lines.skip_padding()
     }
 }
 
@@ -170,7 +170,7 @@ impl<I: Input> Lines<'_, I> {
         }
     }
 
-    fn to_block(mut self) -> Result<()> {
+    fn skip_padding(mut self) -> Result<()> {
         while self.taken % super::BLOCK as u64 != 0 {
             self.byte()?;
         }
