@@ -9,7 +9,7 @@ Runs the tests whose name (topic/test) contains one of the substrings; all witho
   --list               print the names and needs, run nothing
   --needs              print what this machine offers of the things that tests need
   --jobs N             how many tests at a time (default: the number of processors)
-  --timeout SECONDS    how long one test may take (default 60)
+  --timeout SECONDS    how long one test may take (default 180)
   --private-cgroup2    run in a private mount namespace where /sys/fs/cgroup is one cgroup2 mount
   --tally FILE         append the three numbers of the last line to FILE";
 
@@ -30,7 +30,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Options, String> {
         list: false,
         needs: false,
         jobs: std::thread::available_parallelism().map_or(1, usize::from),
-        timeout: 60,
+        timeout: 180,
         private_cgroup2: false,
         tally: None,
         filters: Vec::new(),
