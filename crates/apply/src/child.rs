@@ -156,6 +156,7 @@ impl Child<'_> {
                 &self.p.record.state_json("created", self.host_pid),
             ),
             Act::FindProgram => self.find_program(),
+            Act::Settle(first) => program::settle(*first),
             Act::Exec(what) => Err(program::exec(&self.program, what)),
             other => self.limit(other),
         }
@@ -297,7 +298,11 @@ impl Child<'_> {
             None => wire::await_go(self.p.wire.as_fd()),
             Some(listener) => {
                 let _ = signal::set_mask(0);
-                self.p.wire = socket::accept(listener.as_fd()).doing(|| "waiting for start".into())?;
+                let wire = socket::accept(listener.as_fd()).doing(|| "waiting for start".into())?;
+                // The kernel closes descriptors in their order at exec: the lock that says that init waits must go before
+                // the end that start waits for, or a state right after start would still say created.
+                self.p.wire = fs::dup_from(wire.as_fd(), self.p.waiting.as_raw_fd() + 1)
+                    .doing(|| "answering start".into())?;
                 Ok(())
             }
         }

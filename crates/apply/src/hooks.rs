@@ -61,7 +61,7 @@ fn rewound(file: OwnedFd) -> coracle_sys::Result<OwnedFd> {
 
 fn become_hook(hook: &Hook, input: BorrowedFd) -> ! {
     let _ = fs::dup_onto(input, 0);
-    let _ = fs::cloexec_range(3, u32::MAX);
+    let _ = fs::close_others(&mut []);
     signal::default_actions();
     let _ = signal::set_mask(0);
     let errno = process::execve(&hook.path, &hook.argv, &hook.env);

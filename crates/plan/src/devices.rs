@@ -50,6 +50,14 @@ pub(crate) fn plan(spec: &Spec, bind: bool, found: &mut Findings) -> Vec<(Device
                 "write it from the root, such as /dev/fuse",
             );
         }
+        if kind != libc::S_IFIFO && (d.major(), d.minor()) == (0, 0) {
+            found.problem(
+                &at,
+                "has no major and minor number",
+                "config-linux.md, Devices",
+                "add them, such as major 1, minor 3",
+            );
+        }
         let number = |n: i64| u32::try_from(n).unwrap_or(0);
         out.push((
             Device {

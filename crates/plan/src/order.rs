@@ -431,6 +431,8 @@ fn workload(
     if let Some(profile) = process.apparmor_profile().as_ref().filter(|p| !p.is_empty()) {
         launch.push(step(Act::Confine(format!("exec {profile}").into_bytes()), "process.apparmorProfile"));
     }
+    // Before the filter, which may forbid what this takes.
+    launch.push(step(Act::Settle(3 + request.preserve_fds), ""));
     if let Some((program, flags)) = seccomp {
         // After the start: a strict filter must not end the wait.
         launch.push(step(Act::Seccomp(program, flags), "linux.seccomp"));
@@ -439,6 +441,6 @@ fn workload(
         sets.meanwhile = 0;
         launch.push(step(Act::Capabilities(sets), "process.capabilities"));
     }
-    launch.push(step(Act::Exec(process::program(process, request.preserve_fds, found)), "process.args[0]"));
+    launch.push(step(Act::Exec(process::program(process, found)), "process.args[0]"));
     launch
 }

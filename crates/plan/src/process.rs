@@ -7,7 +7,7 @@ use oci_spec::runtime::Process;
 const SECTION: &str = "config.md, Process";
 
 /// The program of a process.
-pub fn program(process: &Process, preserve_fds: u32, found: &mut Findings) -> Program {
+pub fn program(process: &Process, found: &mut Findings) -> Program {
     let args = process.args().as_deref().unwrap_or(&[]);
     if args.is_empty() {
         found.problem(
@@ -37,5 +37,5 @@ pub fn program(process: &Process, preserve_fds: u32, found: &mut Findings) -> Pr
             "write it from the root, such as /",
         );
     }
-    Program { argv, env, preserve_fds }
+    Program { argv, env }
 }

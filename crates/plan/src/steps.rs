@@ -124,6 +124,8 @@ pub enum Act {
     FindProgram,
     /// Run the startContainer hooks here.
     StartContainerHooks,
+    /// Descriptors from this number on close at the exec, those from 3 up to it stay; signals have their default actions.
+    Settle(u32),
     /// Write the LSM label for the next execve.
     Confine(Vec<u8>),
     /// Load the filter: BPF program, flags.
@@ -154,8 +156,6 @@ pub struct Program {
     pub argv: Vec<CString>,
     /// The environment.
     pub env: Vec<CString>,
-    /// Descriptors from 3 on that stay open.
-    pub preserve_fds: u32,
 }
 
 /// A mount.

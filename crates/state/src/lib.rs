@@ -147,11 +147,23 @@ fn root(path: &Path) -> Result<OwnedFd> {
     open().map_err(|e| Error::Io("opening the state directory", path.into(), e))
 }
 
+/// Somebody else's directory (made first, in a place open to all) is not believed.
+fn own(path: &Path, root: OwnedFd) -> Result<OwnedFd> {
+    let euid = coracle_sys::creds::geteuid();
+    match fs::fstat(root.as_fd()) {
+        Ok(s) if euid != 0 && s.uid != euid => {
+            Err(Error::Io("using the state directory of another user", path.into(), Errno::EPERM))
+        }
+        Ok(_) => Ok(root),
+        Err(e) => Err(Error::Io("looking at the state directory", path.into(), e)),
+    }
+}
+
 impl Entry {
     /// Takes an id: makes its directory and locks it.
     pub fn reserve(root_path: &Path, id: &str) -> Result<(Entry, Lock)> {
         check_id(id)?;
-        let root = root(root_path)?;
+        let root = own(root_path, root(root_path)?)?;
         let path = root_path.join(id);
         match fs::mkdirat(root.as_fd(), &name(id), 0o700) {
             Ok(()) => {}

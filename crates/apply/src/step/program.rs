@@ -48,19 +48,20 @@ fn usable(path: &CStr) -> Result<()> {
         .map_err(|e| Failure::errno(format!("exec: {}", text(path)), e))
 }
 
-/// Becomes the workload: descriptors above the preserved ones close, signals have their default actions.
-pub(crate) fn exec(path: &CStr, program: &Program) -> Failure {
-    let first = 3 + program.preserve_fds;
-    if let Err(e) = fs::cloexec_range(first, u32::MAX) {
-        return Failure::errno("marking descriptors to close at exec", e);
-    }
+/// Leaves to the workload the descriptors from 3 to `first`, and signals as a new program expects them. Whatever else the
+/// caller left open was closed when this process began; what the runtime opened since closes by itself at the exec.
+pub(crate) fn settle(first: u32) -> Result<()> {
     for number in 3..first {
         if let Ok(fd) = fs::inherited(number as i32) {
-            let _ = fs::set_cloexec(fd, false);
+            fs::set_cloexec(fd, false).doing(|| format!("keeping descriptor {number} open"))?;
         }
     }
     signal::default_actions();
-    let _ = signal::set_mask(0);
+    signal::set_mask(0).map(drop).doing(|| "unblocking signals".into())
+}
+
+/// Becomes the workload.
+pub(crate) fn exec(path: &CStr, program: &Program) -> Failure {
     let errno = process::execve(path, &program.argv, &program.env);
     Failure::errno(format!("exec {}", text(path)), errno)
 }
