@@ -1,6 +1,8 @@
 //! A plan as text, for `coracle plan` and for tests: one line a step, with the place in config.json that asked for it.
 
-use crate::steps::{Act, Plan, Step};
+use crate::steps::{Act, Mount, MountKind, Plan, Step};
+use coracle_sys::{libc, mount::attr};
+use std::ffi::{CStr, CString};
 use std::fmt::Write;
 
 /// The whole plan.
@@ -10,9 +12,9 @@ pub fn show(plan: &Plan) -> String {
         let _ =
             if origin.is_empty() { writeln!(out, "  {text}") } else { writeln!(out, "  {text}  [{origin}]") };
     };
-    line(format!("clone with namespaces {:#x}", plan.namespaces.new), "linux.namespaces");
+    line(format!("clone with new namespaces: {}", namespaces(plan.namespaces.new)), "linux.namespaces");
     for join in &plan.namespaces.join {
-        line(format!("open {:?} to join", join.path), &join.origin);
+        line(format!("open {} to join", join.path.to_string_lossy()), &join.origin);
     }
     if let Some(path) = &plan.cgroup.path {
         line(format!("control group {path} ({:?})", plan.cgroup.mode), "linux.cgroupsPath");
@@ -36,19 +38,156 @@ pub fn show(plan: &Plan) -> String {
     out
 }
 
+fn text(path: &CStr) -> String {
+    format!("/{}", path.to_bytes().escape_ascii())
+}
+
+fn propagation(flags: u64) -> &'static str {
+    match flags & !libc::MS_REC {
+        libc::MS_PRIVATE => "private",
+        libc::MS_SLAVE => "slave",
+        libc::MS_SHARED => "shared",
+        _ => "unbindable",
+    }
+}
+
+/// Capabilities by number, as a set.
+fn capabilities(set: u64) -> String {
+    let names: Vec<String> =
+        caps::all().into_iter().filter(|c| set >> c.index() & 1 == 1).map(|c| c.to_string()).collect();
+    names.sort();
+    if names.is_empty() { "none".into() } else { names.join(" ") }
+}
+
+fn source(kind: &MountKind) -> String {
+    match kind {
+        MountKind::Bind(from, true) => format!("bind {} with all below it", from.to_string_lossy()),
+        MountKind::Bind(from, false) => format!("bind {}", from.to_string_lossy()),
+        MountKind::LegacyCgroups(group) => format!("bind {group} of every cgroup v1 hierarchy"),
+        MountKind::Filesystem(kind, _, parameters) => {
+            let one = |(k, v): &(CString, Option<CString>)| {
+                v.as_ref().map_or(k.to_string_lossy().into_owned(), |v| {
+                    format!("{}={}", k.to_string_lossy(), v.to_string_lossy())
+                })
+            };
+            format!(
+                "mount {} {}",
+                kind.to_string_lossy(),
+                parameters.iter().map(one).collect::<Vec<_>>().join(",")
+            )
+            .trim_end()
+            .to_owned()
+        }
+    }
+}
+
+fn mount(m: &Mount) -> String {
+    let names = [
+        (attr::RDONLY, "ro"),
+        (attr::NOSUID, "nosuid"),
+        (attr::NODEV, "nodev"),
+        (attr::NOEXEC, "noexec"),
+        (attr::NOATIME, "noatime"),
+        (attr::STRICTATIME, "strictatime"),
+    ];
+    let words = |set: u64, prefix: &str| {
+        names
+            .iter()
+            .filter(|(bit, _)| set & bit != 0)
+            .map(|(_, n)| format!("{prefix}{n}"))
+            .collect::<Vec<_>>()
+    };
+    let mut options = words(m.attributes.0, "");
+    options.extend(words(m.recursive_attributes.0, "r"));
+    options.extend(
+        m.propagation.iter().map(|(p, deep)| format!("{}{}", if *deep { "r" } else { "" }, propagation(*p))),
+    );
+    let fallback =
+        m.fallback.as_ref().map_or(String::new(), |f| format!("; if the kernel refuses, {}", source(f)));
+    format!(
+        "{} on {}{}{fallback}",
+        source(&m.what),
+        text(&m.target),
+        if options.is_empty() { String::new() } else { format!(", {}", options.join(" ")) }
+    )
+}
+
 /// One step in words; long programs by their length.
 pub fn act(step: &Step) -> String {
     match &step.act {
+        Act::Enter(i) => format!("enter joined namespace number {i}"),
+        Act::BecomeRoot => "become root of the user namespace, once its ids are mapped".into(),
+        Act::AwaitCgroup => "wait to be moved into the control group".into(),
+        Act::Unshare(flags) => format!("make namespaces {}", namespaces(*flags as u64)),
+        Act::CloneAgain(_) => "clone again, so that the pid and time namespaces take hold".into(),
+        Act::NewSession => "begin a session".into(),
+        Act::WriteProc(path, value) => {
+            format!("write {:?} to /proc{}", String::from_utf8_lossy(value), text(path))
+        }
+        Act::LoopbackUp => "set the loopback interface up".into(),
+        Act::Keyring(name) => format!("join the session keyring {}", name.to_string_lossy()),
+        Act::Sever(flags) => format!("make all mounts {} to the host's", propagation(*flags)),
+        Act::OpenRoot(path) => format!("take {} as the root file system", path.to_string_lossy()),
+        Act::Mount(what) => mount(what),
+        Act::Device(d) if d.bind => format!("bind the host's {}", text(&d.path)),
+        Act::Device(d) => format!(
+            "make the device {} ({}:{}, mode {:o}, owner {}:{})",
+            text(&d.path),
+            d.major,
+            d.minor,
+            d.mode,
+            d.uid,
+            d.gid
+        ),
+        Act::Link(at, target) => format!("link {} to {}", text(at), target.to_string_lossy()),
+        Act::Ptmx => "link /dev/ptmx to pts/ptmx".into(),
+        Act::WorkingDir(path) => format!("make {} if it is missing", text(path)),
+        Act::CreateContainerHooks => "run the hooks before the root changes".into(),
+        Act::Console => "open the terminal".into(),
+        Act::Pivot => "change the root (pivot_root)".into(),
+        Act::MoveRoot => "change the root (move and chroot)".into(),
+        Act::Chroot => "change the root (chroot)".into(),
+        Act::ReadonlyRoot => "make the root read-only".into(),
+        Act::RootPropagation(flags) => format!("make the root {}", propagation(*flags)),
+        Act::Readonly(path) => format!("make {} read-only", text(path)),
+        Act::Mask(path) => format!("hide {}", text(path)),
+        Act::Hostname(name) => format!("set the host name {:?}", String::from_utf8_lossy(name)),
+        Act::Domainname(name) => format!("set the domain name {:?}", String::from_utf8_lossy(name)),
+        Act::Rlimit(resource, soft, hard) => format!("limit resource {resource} to {soft}, at most {hard}"),
+        Act::Umask(mask) => format!("set the umask {mask:04o}"),
+        Act::Bounding(keep) => format!("bound capabilities to: {}", capabilities(*keep)),
+        Act::Ids(uid, gid, groups) => {
+            format!("become user {uid}, group {gid}, further groups {:?}", groups.as_deref().unwrap_or(&[]))
+        }
+        Act::Capabilities(c) => format!(
+            "set capabilities, effective: {}; ambient: {}",
+            capabilities(c.effective),
+            capabilities(c.ambient)
+        ),
+        Act::NoNewPrivs => "set no_new_privs".into(),
+        Act::Chdir(path) => format!("enter {}", path.to_string_lossy()),
+        Act::FindProgram => "find the program".into(),
+        Act::StartContainerHooks => "run the startContainer hooks".into(),
+        Act::Settle(first) => format!("leave descriptors 0 to {} open", first - 1),
         Act::Seccomp(program, flags) => {
             format!("load a seccomp filter of {} instructions, flags {flags:#x}", program.len() / 8)
         }
-        Act::Hostname(name) => format!("Hostname({:?})", String::from_utf8_lossy(name)),
-        Act::Domainname(name) => format!("Domainname({:?})", String::from_utf8_lossy(name)),
-        Act::WriteProc(path, value) => {
-            format!("write {:?} to /proc/{}", String::from_utf8_lossy(value), path.to_string_lossy())
-        }
         Act::Exec(program) => format!("exec {:?}", program.argv),
-        Act::Bounding(keep) => format!("bounding set {keep:#x}"),
         other => format!("{other:?}"),
     }
+}
+
+fn namespaces(flags: u64) -> String {
+    let kinds = [
+        (libc::CLONE_NEWUSER, "user"),
+        (libc::CLONE_NEWPID, "pid"),
+        (libc::CLONE_NEWNS, "mount"),
+        (libc::CLONE_NEWNET, "network"),
+        (libc::CLONE_NEWIPC, "ipc"),
+        (libc::CLONE_NEWUTS, "uts"),
+        (libc::CLONE_NEWCGROUP, "cgroup"),
+        (coracle_sys::namespace::CLONE_NEWTIME, "time"),
+    ];
+    let names: Vec<&str> = kinds.iter().filter(|(bit, _)| flags & *bit as u64 != 0).map(|k| k.1).collect();
+    if names.is_empty() { "none".into() } else { names.join(" ") }
 }
