@@ -75,6 +75,58 @@ pub(crate) struct CreateArgs {
     pub(crate) id: String,
 }
 
+/// What exec takes.
+#[derive(Args)]
+pub(crate) struct ExecArgs {
+    /// File with the process as JSON
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) process: Option<PathBuf>,
+    /// Return when the process has started
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// File to write the process's pid to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Unix socket that takes the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// Add to the environment: NAME=VALUE
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// User as uid or uid:gid
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// Further groups
+    #[arg(short = 'g', long, value_name = "GID")]
+    pub(crate) additional_gids: Vec<u32>,
+    /// Add a capability
+    #[arg(short, long, value_name = "CAP")]
+    pub(crate) cap: Vec<String>,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
+    /// No new privileges
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// Pass this many descriptors beyond the first three
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Even if the container is paused
+    #[arg(long)]
+    pub(crate) ignore_paused: bool,
+    /// Name of the container
+    pub(crate) id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Create a container: everything up to the start of its program
@@ -98,6 +150,12 @@ enum Command {
         keep: bool,
         #[arg(long, hide = true)]
         no_subreaper: bool,
+    },
+    /// Run another program in a running container
+    #[command(args_override_self = true)]
+    Exec {
+        #[command(flatten)]
+        args: Box<ExecArgs>,
     },
     /// Print the state of a container as JSON
     State { id: String },
@@ -214,6 +272,7 @@ impl Cli {
         match self.command.as_ref().expect("parse() made sure of it") {
             Command::Create { args } => create::create(global, args),
             Command::Run { args, detach, keep, .. } => create::run(global, args, *detach, *keep),
+            Command::Exec { args } => crate::exec::run(global, args),
             Command::Start { id } => lifecycle::start(global, id),
             Command::State { id } => inspect::state(global, id),
             Command::Kill { all, id, signal } => lifecycle::kill(global, id, signal, *all),

@@ -36,7 +36,9 @@ pub(crate) fn run(global: &Global, args: &CreateArgs, detach: bool, keep: bool) 
     // Others may work on the container from here on.
     created.lock = None;
     let Some(signals) = signals else { return Ok(0) };
-    let status = relay::wait(&created, &signals).map_err(|f| f.to_string())?;
+    let workload =
+        relay::Workload { pidfd: &created.pidfd, pid: created.record.pid, master: created.master.as_ref() };
+    let status = relay::wait(&workload, &signals).map_err(|f| f.to_string())?;
     if !keep {
         lifecycle::delete(&created.entry, true, &|_| plan.hooks.clone()).map_err(|f| f.to_string())?;
     }
@@ -121,7 +123,7 @@ fn request(global: &Global, args: &CreateArgs, bundle: &Bundle, detached: bool) 
 }
 
 /// Socket activation: descriptors that were passed to this very process. sd_listen_fds(3).
-fn listen_fds() -> u32 {
+pub(crate) fn listen_fds() -> u32 {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     match (number("LISTEN_FDS"), number("LISTEN_PID")) {
         (Some(n), Some(pid)) if pid == std::process::id() => n,

@@ -5,6 +5,7 @@ mod bundle;
 mod cli;
 mod clock;
 mod create;
+mod exec;
 mod features;
 mod inspect;
 mod lifecycle;

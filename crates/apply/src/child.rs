@@ -21,7 +21,7 @@ pub(crate) struct Prepared<'a> {
     /// Where a later `start` connects; `None`: the start comes over the wire.
     pub(crate) listener: Option<OwnedFd>,
     /// Holds the lock that says that init waits.
-    pub(crate) waiting: OwnedFd,
+    pub(crate) waiting: Option<OwnedFd>,
     /// The namespaces to join, in the plan's order.
     pub(crate) joins: Vec<OwnedFd>,
     /// Sources that the parent opened, by step.
@@ -81,7 +81,7 @@ impl Child<'_> {
         process::set_dumpable(false).doing(|| "making this process untraceable".into())?;
         let p = &self.p;
         let mut keep: Vec<i32> = (3..3 + p.preserve_fds as i32).collect();
-        keep.extend([p.wire.as_raw_fd(), p.waiting.as_raw_fd()]);
+        keep.push(p.wire.as_raw_fd());
         keep.extend(
             p.listener.iter().chain(&p.joins).chain(p.opened.iter().map(|o| &o.1)).map(AsRawFd::as_raw_fd),
         );
@@ -122,6 +122,10 @@ impl Child<'_> {
             Act::OpenLabel(file) => self.open_label(file),
             Act::Sever(flags) => root::sever(*flags),
             Act::OpenRoot(place) => self.open_root(place),
+            Act::ThisRoot => {
+                self.root = Some(root::plain(c"/")?);
+                Ok(())
+            }
             Act::Mount(what) => {
                 let opened = self.opened();
                 mounts::mount(self.root()?, what, opened)
@@ -298,11 +302,11 @@ impl Child<'_> {
             None => wire::await_go(self.p.wire.as_fd()),
             Some(listener) => {
                 let _ = signal::set_mask(0);
+                let above = self.p.waiting.as_ref().map_or(3, |w| w.as_raw_fd() + 1);
                 let wire = socket::accept(listener.as_fd()).doing(|| "waiting for start".into())?;
                 // The kernel closes descriptors in their order at exec: the lock that says that init waits must go before
                 // the end that start waits for, or a state right after start would still say created.
-                self.p.wire = fs::dup_from(wire.as_fd(), self.p.waiting.as_raw_fd() + 1)
-                    .doing(|| "answering start".into())?;
+                self.p.wire = fs::dup_from(wire.as_fd(), above).doing(|| "answering start".into())?;
                 Ok(())
             }
         }

@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 mod child;
+pub mod exec;
 pub mod failure;
 pub mod hooks;
 pub mod lifecycle;

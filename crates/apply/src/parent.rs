@@ -51,7 +51,7 @@ pub struct How<'a> {
 /// Creates the container. Warnings are added to the list.
 /// Errors: what failed; then nothing is left of it.
 pub fn create(plan: &Plan, mut record: Record, how: &How, warnings: &mut Vec<String>) -> Result<Created> {
-    check_inputs(how)?;
+    check_inputs(how.preserve_fds)?;
     let joins = open_joins(plan)?;
     let console = plan.terminal.as_ref().and_then(|t| t.socket.as_ref()).map(|path| {
         socket::connect_stream(path).doing(|| format!("connecting to the console socket {}", text(path)))
@@ -82,8 +82,8 @@ pub fn create(plan: &Plan, mut record: Record, how: &How, warnings: &mut Vec<Str
     }
 }
 
-fn check_inputs(how: &How) -> Result<()> {
-    for number in 3..3 + how.preserve_fds {
+pub(crate) fn check_inputs(preserve_fds: u32) -> Result<()> {
+    for number in 3..3 + preserve_fds {
         if !fs::is_open(number as i32) {
             return Err(Failure::says(format!(
                 "--preserve-fds (or LISTEN_FDS): descriptor {number} is not open"
@@ -93,7 +93,7 @@ fn check_inputs(how: &How) -> Result<()> {
     Ok(())
 }
 
-fn open_joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
+pub(crate) fn open_joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
     let open = |j: &coracle_plan::steps::Join| {
         fs::open(&j.path, libc::O_RDONLY, 0)
             .doing(|| format!("opening the namespace {}", text(&j.path)))
@@ -166,7 +166,7 @@ fn begin(
         record,
         wire: theirs,
         listener,
-        waiting,
+        waiting: Some(waiting),
         joins,
         opened,
         preserve_fds: how.preserve_fds,
@@ -188,7 +188,7 @@ fn begin(
     Ok(making)
 }
 
-fn clone(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<Cloned> {
+pub(crate) fn clone(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<Cloned> {
     let into = cgroup.map(Cgroup::clone_into).transpose()?.flatten();
     let args =
         CloneArgs { flags: plan.namespaces.new, cgroup: into.as_ref().map(AsFd::as_fd), sibling: false };
@@ -293,7 +293,7 @@ impl Making {
     }
 }
 
-fn at_step(plan: &Plan, step: usize, failure: Failure) -> Failure {
+pub(crate) fn at_step(plan: &Plan, step: usize, failure: Failure) -> Failure {
     if failure.origin.is_empty() {
         failure.at(wire::origin(&plan.setup, &plan.launch, step))
     } else {
@@ -377,7 +377,7 @@ impl Created {
     }
 }
 
-fn started(wire: std::os::fd::BorrowedFd, plan: &Plan) -> Result<()> {
+pub(crate) fn started(wire: std::os::fd::BorrowedFd, plan: &Plan) -> Result<()> {
     match wire::hear(wire)? {
         Said::Nothing => Ok(()),
         Said::Failed(step, failure) => Err(at_step(plan, step, failure)),

@@ -1,10 +1,19 @@
 //! A foreground run: signals go to the workload, the terminal is relayed, the end is waited for.
 
 use crate::failure::{Doing, Result};
-use crate::parent::Created;
 use coracle_sys::process::Status;
 use coracle_sys::{Errno, fs, libc, poll, process, signal, tty};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A process of a container that this one waits for.
+pub struct Workload<'a> {
+    /// The process.
+    pub pidfd: &'a OwnedFd,
+    /// Its pid.
+    pub pid: i32,
+    /// Its terminal's master side.
+    pub master: Option<&'a OwnedFd>,
+}
 
 /// Bytes on their way from one descriptor to another.
 struct Pump<'a> {
@@ -40,11 +49,11 @@ impl Pump<'_> {
 }
 
 /// Waits for the end of the workload; everything that comes meanwhile goes to it.
-pub fn wait(created: &Created, signals: &OwnedFd) -> Result<Status> {
-    let terminal = created.master.as_ref();
+pub fn wait(process: &Workload, signals: &OwnedFd) -> Result<Status> {
+    let terminal = process.master;
     let stdin = fs::inherited(0).ok();
     let raw = terminal.and(stdin).and_then(|fd| tty::make_raw(fd).ok());
-    let ended = relay(created, signals, terminal, stdin);
+    let ended = relay(process, signals, terminal, stdin);
     if let (Some(before), Some(fd)) = (raw, stdin) {
         let _ = tty::restore(fd, &before);
     }
@@ -52,7 +61,7 @@ pub fn wait(created: &Created, signals: &OwnedFd) -> Result<Status> {
 }
 
 fn relay(
-    created: &Created,
+    workload: &Workload,
     signals: &OwnedFd,
     terminal: Option<&OwnedFd>,
     stdin: Option<BorrowedFd>,
@@ -64,7 +73,7 @@ fn relay(
         pumps.push(Pump { from: stdin, to: master.as_fd(), held: Vec::new(), open: true });
     }
     loop {
-        let mut wanted = vec![(created.pidfd.as_fd(), libc::POLLIN), (signals.as_fd(), libc::POLLIN)];
+        let mut wanted = vec![(workload.pidfd.as_fd(), libc::POLLIN), (signals.as_fd(), libc::POLLIN)];
         let active: Vec<usize> = (0..pumps.len()).filter(|i| pumps[*i].wants().is_some()).collect();
         wanted.extend(active.iter().filter_map(|i| pumps[*i].wants()));
         let ready = poll::poll(&wanted, -1).doing(|| "waiting for the container".into())?;
@@ -75,14 +84,14 @@ fn relay(
             }
         }
         if ready[1] != 0 {
-            pass_on(created, signals, terminal, stdin);
+            pass_on(workload, signals, terminal, stdin);
         }
         if ready[0] != 0 {
             if let Some(output) = pumps.first_mut() {
                 drain(output);
             }
             let status =
-                process::wait(created.record.pid, 0).doing(|| "waiting for the container's init".into())?;
+                process::wait(workload.pid, 0).doing(|| "waiting for the container's init".into())?;
             return Ok(status.map_or(Status::Exited(0), |s| s.1));
         }
     }
@@ -99,12 +108,12 @@ fn drain(output: &mut Pump) {
     }
 }
 
-fn pass_on(created: &Created, signals: &OwnedFd, terminal: Option<&OwnedFd>, stdin: Option<BorrowedFd>) {
+fn pass_on(workload: &Workload, signals: &OwnedFd, terminal: Option<&OwnedFd>, stdin: Option<BorrowedFd>) {
     match (signal::next_signal(signals.as_fd()), terminal, stdin) {
         (Ok(libc::SIGCHLD | libc::SIGPIPE), _, _) | (Err(_), _, _) => {}
         (Ok(libc::SIGWINCH), Some(master), Some(stdin)) => resize(master.as_fd(), stdin),
         (Ok(number), _, _) => {
-            let sent = process::pidfd_send_signal(created.pidfd.as_fd(), number);
+            let sent = process::pidfd_send_signal(workload.pidfd.as_fd(), number);
             debug_assert!(matches!(sent, Ok(()) | Err(Errno::ESRCH | Errno::EPERM)));
         }
     }

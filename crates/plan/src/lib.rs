@@ -26,6 +26,6 @@ pub use hooks::hooks_of;
 pub use limits::memory_policy_features;
 pub use mounts::{known_options, namespace_kinds};
 pub use oci_spec::runtime as oci;
-pub use order::plan;
+pub use order::{exec, plan};
 pub use process::program;
 pub use seccomp::{libseccomp_version, seccomp_features, seccomp_key};

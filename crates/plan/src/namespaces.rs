@@ -164,3 +164,21 @@ fn maps(spec: &Spec, linux: &Linux, host: &Host, found: &mut Findings) -> Option
         }
     }
 }
+
+/// The namespaces of a running container, to be joined by way of its init. Those that the container shares with the host
+/// are not named in its configuration.
+pub(crate) fn of_init(spec: &Spec, init: i32, found: &mut Findings) -> Namespaces {
+    let mut out = Namespaces::default();
+    for ns in spec.linux().iter().flat_map(|l| l.namespaces().iter().flatten()) {
+        let (kind, _) = flag(ns.typ());
+        let file = match ns.typ() {
+            Kind::Mount => "mnt",
+            Kind::Network => "net",
+            _ => flag(ns.typ()).1,
+        };
+        let path = found.cstring("linux.namespaces", format!("/proc/{init}/ns/{file}"));
+        out.join.push(Join { kind, path, origin: "linux.namespaces".into() });
+    }
+    out.join.sort_by_key(|j| rank(j.kind));
+    out
+}

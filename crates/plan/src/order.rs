@@ -444,3 +444,54 @@ fn workload(
     launch.push(step(Act::Exec(process::program(process, found)), "process.args[0]"));
     launch
 }
+
+/// Decides an exec: another process in the container whose configuration and init these are. The same steps, without those
+/// that make the container.
+pub fn exec(
+    process: &Process,
+    spec: &Spec,
+    host: &Host,
+    request: &Request,
+    init: i32,
+    cgroup: Option<String>,
+) -> Result<Plan, Refusal> {
+    let mut found = Findings::default();
+    let terminal = terminal(process, request, &mut found);
+    let mut namespaces = namespaces::of_init(spec, init, &mut found);
+    let mut setup = Vec::new();
+    for (i, join) in namespaces.join.iter().enumerate() {
+        setup.push(step(Act::Enter(i), &join.origin));
+        if join.kind == libc::CLONE_NEWUSER {
+            setup.push(step(Act::BecomeRoot, &join.origin));
+        }
+    }
+    second_stage(&mut namespaces, &mut setup);
+    let legacy = host.cgroup == crate::inputs::CgroupMode::Legacy;
+    if cgroup.is_some() && legacy {
+        setup.push(step(Act::AwaitCgroup, "linux.cgroupsPath"));
+    }
+    setup.push(step(Act::NewSession, ""));
+    if !request.no_new_keyring {
+        setup.push(step(Act::Keyring(found.cstring("container id", format!("_ses.{}", request.id))), ""));
+    }
+    setup.push(step(Act::ThisRoot, ""));
+    if terminal.is_some() {
+        setup.push(step(Act::Console, "process.terminal"));
+    }
+    let launch = workload(spec, process, host, request, &namespaces, &mut setup, &mut found);
+    let launch = launch.into_iter().filter(|s| !matches!(s.act, Act::StartContainerHooks)).collect();
+    let cgroup = crate::steps::Cgroup { path: cgroup, mode: host.cgroup, ..Default::default() };
+    if found.problems.is_empty() {
+        Ok(Plan {
+            namespaces,
+            cgroup,
+            setup,
+            launch,
+            hooks: Default::default(),
+            terminal,
+            warnings: found.warnings,
+        })
+    } else {
+        Err(Refusal(found.problems))
+    }
+}

@@ -53,7 +53,7 @@ fn propagation(flags: u64) -> &'static str {
 
 /// Capabilities by number, as a set.
 fn capabilities(set: u64) -> String {
-    let names: Vec<String> =
+    let mut names: Vec<String> =
         caps::all().into_iter().filter(|c| set >> c.index() & 1 == 1).map(|c| c.to_string()).collect();
     names.sort();
     if names.is_empty() { "none".into() } else { names.join(" ") }
@@ -127,6 +127,7 @@ pub fn act(step: &Step) -> String {
         Act::LoopbackUp => "set the loopback interface up".into(),
         Act::Keyring(name) => format!("join the session keyring {}", name.to_string_lossy()),
         Act::Sever(flags) => format!("make all mounts {} to the host's", propagation(*flags)),
+        Act::ThisRoot => "take the container's root".into(),
         Act::OpenRoot(path) => format!("take {} as the root file system", path.to_string_lossy()),
         Act::Mount(what) => mount(what),
         Act::Device(d) if d.bind => format!("bind the host's {}", text(&d.path)),

@@ -64,6 +64,8 @@ pub enum Act {
     OpenLabel(CString),
     /// Make every mount of the copied mount namespace a slave or private (MS_* flags), so that nothing propagates out.
     Sever(u64),
+    /// Take the root of the mount namespace that was entered as the root (exec).
+    ThisRoot,
     /// Attach a copy of the root file system onto itself: path, recursive propagation of the copy (MS_* flag).
     OpenRoot(CString),
     /// A mount below the root.

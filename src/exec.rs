@@ -1,0 +1,138 @@
+//! exec: another process in a running container, from a process.json or from flags.
+
+use crate::cli::{ExecArgs, Global, Outcome};
+use crate::lifecycle::entry;
+use crate::log;
+use coracle_apply::relay::{self, Workload};
+use coracle_apply::{exec, lifecycle, probe, seal};
+use coracle_plan::inputs::Request;
+use coracle_plan::oci::{Process, Spec, User};
+use coracle_state::Record;
+use coracle_sys::signal;
+
+/// `coracle exec`. A failure of the runtime itself gives 255, as with runc, so that it is told from the program's own codes.
+pub(crate) fn run(global: &Global, args: &ExecArgs) -> Outcome {
+    inner(global, args).or_else(|message| {
+        log::error(global, &message);
+        Ok(255)
+    })
+}
+
+fn inner(global: &Global, args: &ExecArgs) -> Outcome {
+    coracle_state::check_id(&args.id).map_err(|e| e.to_string())?;
+    seal::protect().map_err(|f| f.to_string())?;
+    let signals = if args.detach {
+        None
+    } else {
+        Some(
+            signal::block_all()
+                .and_then(|_| signal::signalfd())
+                .map_err(|e| format!("blocking signals: {e}"))?,
+        )
+    };
+    let entry = entry(global, &args.id)?;
+    let record = entry.record().map_err(|e| e.to_string())?;
+    let init = match lifecycle::status(&entry, &record) {
+        ("running" | "created", pid) => pid,
+        ("paused", pid) if args.ignore_paused => pid,
+        ("paused", _) => {
+            return Err("cannot exec in a paused container (use --ignore-paused to override)".into());
+        }
+        _ => return Err("cannot exec in a stopped container".into()),
+    };
+    let (spec, _) = entry
+        .read("config.json")
+        .map_err(|e| format!("reading the container's configuration: {e}"))
+        .and_then(|bytes| coracle_plan::config::parse(&bytes).map_err(|r| r.to_string()))?;
+    let process = process(args, &spec)?;
+    let request = request(args, &record);
+    let plan = coracle_plan::exec(&process, &spec, &probe::host(), &request, init, record.cgroup.clone())
+        .map_err(|r| r.to_string())?;
+    let running = exec::exec(&plan, &record, args.pid_file.as_deref(), request.preserve_fds)
+        .map_err(|f| format!("exec failed: {f}"))?;
+    let Some(signals) = signals else { return Ok(0) };
+    let workload = Workload { pidfd: &running.pidfd, pid: running.pid, master: running.master.as_ref() };
+    relay::wait(&workload, &signals).map(|s| s.code() as u8).map_err(|f| f.to_string())
+}
+
+fn request(args: &ExecArgs, record: &Record) -> Request {
+    Request {
+        id: record.id.clone(),
+        bundle: record.bundle.clone(),
+        preserve_fds: args.preserve_fds + crate::create::listen_fds(),
+        console_socket: args.console_socket.clone(),
+        foreground: !args.detach,
+        detached: args.detach,
+        ..Request::default()
+    }
+}
+
+/// The process: from the file, or the container's own with what the flags change.
+fn process(args: &ExecArgs, spec: &Spec) -> Result<Process, String> {
+    if let Some(file) = &args.process {
+        let bytes = std::fs::read(file).map_err(|e| format!("reading {file:?}: {e}"))?;
+        return serde_json::from_slice(&bytes).map_err(|e| format!("{}: {e}", file.display()));
+    }
+    let mut process = spec.process().clone().ok_or("the container's configuration has no process")?;
+    process.set_args(Some(args.command.clone()));
+    process.set_terminal(Some(args.tty));
+    let mut env = process.env().clone().unwrap_or_default();
+    env.extend(args.env.iter().cloned());
+    process.set_env(Some(env));
+    if let Some(cwd) = &args.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    if let Some(user) = &args.user {
+        process.set_user(parse_user(user, process.user())?);
+    }
+    if !args.additional_gids.is_empty() {
+        process.user_mut().set_additional_gids(Some(args.additional_gids.clone()));
+    }
+    if args.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = &args.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    add_capabilities(&mut process, &args.cap)?;
+    Ok(process)
+}
+
+/// `uid[:gid]`, numbers only: a name is never looked up, and nothing is read as 0 by mistake (CVE-2026-30892).
+fn parse_user(text: &str, before: &User) -> Result<User, String> {
+    let number = |word: &str| match word.parse::<u32>() {
+        Ok(n) if n != u32::MAX && word.bytes().all(|b| b.is_ascii_digit()) => Ok(n),
+        _ => Err(format!("--user {text:?}: {word:?} is not an id; write uid or uid:gid in numbers")),
+    };
+    let (uid, gid) = text.split_once(':').map_or((text, None), |(u, g)| (u, Some(g)));
+    let mut user = before.clone();
+    user.set_uid(number(uid)?);
+    user.set_gid(gid.map_or(Ok(before.gid()), number)?);
+    Ok(user)
+}
+
+/// Adds to bounding, effective and permitted; never to inheritable (CVE-2022-29162).
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), String> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut sets = process.capabilities().clone().unwrap_or_default();
+    for name in names {
+        let capability = serde_json::from_value(serde_json::json!(name))
+            .map_err(|_| format!("--cap {name:?} is not a capability"))?;
+        for pick in [sets.bounding().clone(), sets.effective().clone(), sets.permitted().clone()]
+            .into_iter()
+            .enumerate()
+        {
+            let mut set = pick.1.unwrap_or_default();
+            set.insert(capability);
+            match pick.0 {
+                0 => sets.set_bounding(Some(set)),
+                1 => sets.set_effective(Some(set)),
+                _ => sets.set_permitted(Some(set)),
+            };
+        }
+    }
+    process.set_capabilities(Some(sets));
+    Ok(())
+}
