@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Ctx, Need, Result, check, check_eq, look, tests};
+use crate::harness::{Ctx, Need, Result, check, check_eq, container::until, look, tests};
 
 tests! {
     listed_namespaces_are_new;
@@ -96,15 +96,30 @@ fn a_pid_namespace_is_joined_by_path(ctx: &Ctx) -> Result {
 }
 
 fn a_mount_namespace_is_joined_by_path(ctx: &Ctx) -> Result {
-    let first = ctx.started(&ctx.waiting()?)?;
+    // One in which the bundle is still to be found, as a container's own is not.
+    let mut holder = std::process::Command::new("unshare").args(["--mount", "sleep", "1000"]).spawn()?;
+    let joined = joins_mount_namespace(ctx, holder.id());
+    holder.kill()?;
+    holder.wait()?;
+    joined
+}
+
+fn joins_mount_namespace(ctx: &Ctx, holder: u32) -> Result {
+    until("unshare has unshared", || {
+        Ok((look::namespace(holder, "mnt")? != look::own_namespace("mnt")?).then_some(()))
+    })?;
     let mut bundle = ctx.waiting()?;
-    bundle.namespace("mount", Some(&format!("/proc/{}/ns/mnt", first.pid)));
-    // What would change the mounts of the other is left out; and no root of its own remains to be read-only.
-    bundle.set("/mounts", json!([])).remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
-    bundle.set("/root/readonly", json!(false));
-    let second = ctx.started(&bundle)?;
-    check_eq!(look::namespace(second.pid, "mnt")?, look::namespace(first.pid, "mnt")?, "mount namespace");
-    Ok(())
+    bundle.namespace("mount", Some(&format!("/proc/{holder}/ns/mnt"))).set("/mounts", json!([]));
+    bundle.remove("/linux/maskedPaths").remove("/linux/readonlyPaths").set("/root/readonly", json!(false));
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::namespace(container.pid, "mnt")?, look::namespace(holder, "mnt")?, "mount namespace");
+    let root = std::fs::read_link(format!("/proc/{}/root", container.pid))?;
+    check!(
+        root.ends_with("rootfs") || root == std::path::Path::new("/"),
+        "root of the workload: {}",
+        root.display()
+    );
+    container.stop()
 }
 
 fn a_user_namespace_is_joined_by_path(ctx: &Ctx) -> Result {
