@@ -32,10 +32,14 @@ macro_rules! check {
 /// Fails the test unless both sides are equal; the sentence says what was compared.
 macro_rules! check_eq {
     ($got:expr, $want:expr, $($sentence:tt)+) => {{
-        let (got, want) = (&$got, &$want);
-        if got != want {
-            let what = format!($($sentence)+);
-            return Err(format!("{}:{}: {what}: got {got:?}, want {want:?}", file!(), line!()).into());
+        // A match keeps temporaries alive until both have been looked at.
+        match (&$got, &$want) {
+            (got, want) => {
+                if got != want {
+                    let what = format!($($sentence)+);
+                    return Err(format!("{}:{}: {what}: got {got:?}, want {want:?}", file!(), line!()).into());
+                }
+            }
         }
     }};
 }

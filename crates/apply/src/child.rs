@@ -6,7 +6,7 @@ use crate::{hooks, wire};
 use coracle_plan::steps::{Act, Plan, Step};
 use coracle_state::Record;
 use coracle_sys::process::{CloneArgs, Cloned};
-use coracle_sys::{Errno, fs, keyring, libc, limits, namespace, net, process, seccomp, signal, socket};
+use coracle_sys::{Errno, fs, keyring, libc, limits, namespace, net, poll, process, seccomp, signal, socket};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -87,8 +87,7 @@ impl Child<'_> {
         );
         fs::close_others(&mut keep).doing(|| "closing the runtime's descriptors".into())?;
         // The parent may have died before the signal was set: then its end is closed by now.
-        let gone =
-            coracle_sys::poll::poll(&[(p.wire.as_fd(), 0)], 0).is_ok_and(|r| r[0] & libc::POLLHUP != 0);
+        let gone = poll::poll(&[(p.wire.as_fd(), 0)], 0).is_ok_and(|r| r[0] & libc::POLLHUP != 0);
         fs::umask(0);
         if gone { Err(Failure::says("the runtime ended")) } else { Ok(()) }
     }
@@ -233,9 +232,17 @@ impl Child<'_> {
 
     fn clone_again(&self, flags: u64) -> Result<()> {
         let args = CloneArgs { flags, cgroup: None, sibling: true };
+        let (told, tell) = poll::pipe().doing(|| "making a pipe".into())?;
         match process::clone3(&args).doing(|| "cloning the container's init".into())? {
             Cloned::Child => {
-                process::set_pdeathsig(libc::SIGKILL).doing(|| "binding this process to the runtime".into())
+                process::set_pdeathsig(libc::SIGKILL)
+                    .doing(|| "binding this process to the runtime".into())?;
+                // Not a word before the first process has said who speaks from now on: the runtime would take what
+                // it hears for that one's, and write down a pid that is about to be nobody's.
+                drop(tell);
+                poll::poll(&[(told.as_fd(), 0)], -1)
+                    .doing(|| "waiting for the first process".into())
+                    .map(drop)
             }
             Cloned::Parent(pid, _) => {
                 let told = wire::say_again(self.p.wire.as_fd(), pid);

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{Ctx, Result, check, check_eq, context::path};
 
 /// How long the kernel and a runtime may take for what they do by themselves.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A command's exit and what it, or a container that it left behind, has printed so far.
 pub(crate) struct Output {
@@ -75,13 +75,20 @@ impl<'a> Container<'a> {
         words.extend(flags);
         words.push(&self.id);
         self.output = Some(self.ctx.call(&words)?.succeeded("create")?);
-        self.pid = fs::read_to_string(&pid_file)?.parse()?;
+        let text = fs::read_to_string(&pid_file).map_err(|e| format!("pid file after create: {e}"))?;
+        self.pid = text.parse().map_err(|e| format!("pid file {text:?}: {e}"))?;
         Ok(())
     }
 
-    /// `start`, which must succeed.
+    /// `start`, which must succeed, and the moment after it in which init becomes the workload by execve(2).
     pub(crate) fn start(&self) -> Result {
-        self.ctx.call(&["start", &self.id])?.succeeded("start").map(drop)
+        let link = format!("/proc/{}/exe", self.pid);
+        let before = fs::read_link(&link).map_err(|e| format!("{link} of a created container: {e}"))?;
+        self.ctx.call(&["start", &self.id])?.succeeded("start")?;
+        until("init becomes the workload", || {
+            let now = fs::read_link(&link).ok();
+            Ok((now.as_ref() != Some(&before)).then_some(()))
+        })
     }
 
     /// `state`, which must succeed and print JSON.

@@ -49,6 +49,13 @@ impl Ctx {
         })
     }
 
+    /// What lies in the state root. A name with an `@` cannot be a container's: that is what a runtime keeps for all.
+    pub(crate) fn records(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(self.state_root())?.flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| !name.starts_with('@')).collect())
+    }
+
     /// A container id that nobody else on this machine uses.
     pub(crate) fn id(&self) -> String {
         format!("{}-{}", self.prefix, self.next())
@@ -212,8 +219,8 @@ impl Ctx {
             self.complain(format!("cgroup left: {}", group.display()));
             let _ = fs::remove_dir(group);
         }
-        for entry in fs::read_dir(self.state_root())?.flatten() {
-            self.complain(format!("state left: {}", entry.path().display()));
+        for name in self.records()? {
+            self.complain(format!("state left: {name}"));
         }
         let complaints = self.complaints.borrow();
         check!(complaints.is_empty(), "{}", complaints.join("; "));

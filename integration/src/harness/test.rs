@@ -23,8 +23,6 @@ pub(crate) enum Need {
     Unprivileged,
     /// /sys/fs/cgroup is one cgroup2 mount.
     CgroupV2,
-    /// /sys/fs/cgroup is a tmpfs with version 1 hierarchies in it.
-    CgroupV1,
     /// The controller can be used below /sys/fs/cgroup, whichever version.
     Controller(&'static str),
     /// systemd is process 1 and answers.
@@ -50,7 +48,6 @@ impl Need {
                 (host.subordinate_ids, "needs an unprivileged user with subordinate ids".into())
             }
             Need::CgroupV2 => (host.cgroup2, "needs /sys/fs/cgroup to be cgroup2".into()),
-            Need::CgroupV1 => (!host.cgroup2, "needs version 1 cgroups".into()),
             Need::Controller(name) => (host.controller(name), format!("needs the {name} controller")),
             Need::Systemd => (host.systemd, "needs systemd as process 1".into()),
             Need::Kernel(major, minor) => {

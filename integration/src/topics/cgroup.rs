@@ -1,0 +1,273 @@
+//! cgroups: where the container is, which limits are set, and that they bite (config-linux.md, "Control groups").
+//! Each resource is read back from the kernel's own file, with the names of version 2 or 1 as the host has them.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::harness::{
+    Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+};
+
+tests! {
+    an_absolute_path_is_where_it_says;
+    a_path_is_found_where_none_is_given;
+    the_container_is_alone_in_its_cgroup [Need::CgroupV2];
+    init_is_in_its_cgroup_when_create_returns [Need::CgroupV2];
+    a_cgroup_namespace_begins_at_the_cgroup [Need::CgroupV2];
+    memory_limit_is_set [Need::Controller("memory")];
+    memory_reservation_and_swap_are_set [Need::Controller("memory")];
+    memory_limit_bites [Need::Controller("memory")];
+    pids_limit_is_set [Need::Controller("pids")];
+    pids_limit_bites [Need::Controller("pids")];
+    cpu_quota_and_period_are_set [Need::Controller("cpu")];
+    cpu_shares_become_weight [Need::Controller("cpu"), Need::CgroupV2];
+    cpu_quota_bites [Need::Controller("cpu"), Need::CgroupV2];
+    cpuset_is_set [Need::Controller("cpuset")];
+    unified_is_written [Need::CgroupV2, Need::Controller("memory")];
+    an_unknown_unified_key_is_refused [Need::CgroupV2];
+    a_limit_without_its_controller_is_refused [Need::CgroupV2];
+    sub_cgroups_are_removed_with_it [Need::CgroupV2];
+    kill_reaches_forks_of_forks;
+    a_systemd_scope_holds_the_container [Need::Systemd, Need::CgroupV2];
+}
+
+fn an_absolute_path_is_where_it_says(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    let container = ctx.started(&bundle)?;
+    let want = bundle.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default();
+    let group = look::cgroup(container.pid, "pids")?;
+    check!(group.ends_with(want.trim_start_matches('/')), "{} is not at {want}", group.display());
+    Ok(())
+}
+
+fn a_path_is_found_where_none_is_given(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.remove("/linux/cgroupsPath");
+    let container = ctx.started(&bundle)?;
+    let group = look::cgroup(container.pid, "pids")?;
+    check!(group.ends_with(&container.id), "the cgroup {} is not named after the container", group.display());
+    container.stop()?;
+    container.delete()?;
+    check!(!group.exists(), "cgroup {} is left", group.display());
+    Ok(())
+}
+
+fn the_container_is_alone_in_its_cgroup(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    check_eq!(
+        look::cgroup_file(container.pid, "", "cgroup.procs")?,
+        container.pid.to_string(),
+        "processes in the cgroup"
+    );
+    Ok(())
+}
+
+fn init_is_in_its_cgroup_when_create_returns(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    let container = ctx.create(&bundle)?;
+    let before = look::cgroup(container.pid, "")?;
+    container.start()?;
+    check_eq!(look::cgroup(container.pid, "")?, before, "cgroup after start and before");
+    Ok(())
+}
+
+fn a_cgroup_namespace_begins_at_the_cgroup(ctx: &Ctx) -> Result {
+    let report = ctx.report(&ctx.bundle()?)?;
+    let lines = report["cgroup"].as_array().cloned().unwrap_or_default();
+    check!(lines.contains(&json!("0::/")), "/proc/self/cgroup from within: {lines:?}");
+    Ok(())
+}
+
+const MEMORY: u64 = 64 << 20;
+
+fn memory_limit_is_set(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/resources/memory", json!({"limit": MEMORY}));
+    let container = ctx.started(&bundle)?;
+    let file = if ctx.host.cgroup2 { "memory.max" } else { "memory.limit_in_bytes" };
+    check_eq!(look::cgroup_file(container.pid, "memory", file)?, MEMORY.to_string(), "{file}");
+    Ok(())
+}
+
+fn memory_reservation_and_swap_are_set(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set(
+        "/linux/resources/memory",
+        json!({"limit": MEMORY, "reservation": MEMORY / 2, "swap": MEMORY * 2}),
+    );
+    let container = ctx.started(&bundle)?;
+    // Version 1's limit is of memory and swap together, version 2's of swap alone.
+    let wanted = if ctx.host.cgroup2 {
+        [("memory.low", MEMORY / 2), ("memory.swap.max", MEMORY)]
+    } else {
+        [("memory.soft_limit_in_bytes", MEMORY / 2), ("memory.memsw.limit_in_bytes", MEMORY * 2)]
+    };
+    for (file, value) in wanted {
+        match look::cgroup_file(container.pid, "memory", file) {
+            Ok(text) => check_eq!(text, value.to_string(), "{file}"),
+            // A kernel without swap accounting has no file to look at.
+            Err(error) => check!(file.contains("sw"), "{error}"),
+        }
+    }
+    Ok(())
+}
+
+fn memory_limit_bites(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "memory", "128"]);
+    bundle.set("/linux/resources/memory", json!({"limit": 32 << 20, "swap": 32 << 20}));
+    check_eq!(ctx.run(&bundle)?.code, 137, "exit status of a program that takes four times its memory");
+    bundle.args(&["/probe", "memory", "8"]);
+    check_eq!(ctx.stdout(&bundle)?, "8", "mebibytes within the limit");
+    Ok(())
+}
+
+fn pids_limit_is_set(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/resources/pids", json!({"limit": 77}));
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::cgroup_file(container.pid, "pids", "pids.max")?, "77", "pids.max");
+    Ok(())
+}
+
+fn pids_limit_bites(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "children", "40"]).set("/linux/resources/pids", json!({"limit": 20}));
+    let held: u32 = ctx.stdout(&bundle)?.parse()?;
+    check!((1..20).contains(&held), "{held} children under a limit of 20 processes");
+    Ok(())
+}
+
+fn cpu_quota_and_period_are_set(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/resources/cpu", json!({"quota": 20_000, "period": 50_000}));
+    let container = ctx.started(&bundle)?;
+    if ctx.host.cgroup2 {
+        check_eq!(look::cgroup_file(container.pid, "cpu", "cpu.max")?, "20000 50000", "cpu.max");
+    } else {
+        check_eq!(look::cgroup_file(container.pid, "cpu", "cpu.cfs_quota_us")?, "20000", "cpu.cfs_quota_us");
+        check_eq!(
+            look::cgroup_file(container.pid, "cpu", "cpu.cfs_period_us")?,
+            "50000",
+            "cpu.cfs_period_us"
+        );
+    }
+    Ok(())
+}
+
+fn cpu_shares_become_weight(ctx: &Ctx) -> Result {
+    // The ends of both scales, and the default: the linear formula gives 39 for it, the newer one 100.
+    for (shares, weights) in [(2, ["1", "1"]), (262_144, ["10000", "10000"]), (1024, ["39", "100"])] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/linux/resources/cpu", json!({"shares": shares}));
+        let container = ctx.started(&bundle)?;
+        let got = look::cgroup_file(container.pid, "cpu", "cpu.weight")?;
+        check!(weights.contains(&got.as_str()), "{shares} shares became a weight of {got}");
+    }
+    Ok(())
+}
+
+fn cpu_quota_bites(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("while :; do :; done")?;
+    bundle.set("/linux/resources/cpu", json!({"quota": 10_000, "period": 100_000}));
+    let container = ctx.started(&bundle)?;
+    until("the kernel throttles", || {
+        let text = look::cgroup_file(container.pid, "cpu", "cpu.stat")?;
+        let throttled = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+        Ok((throttled.unwrap_or("0").parse::<u64>()? > 2).then_some(()))
+    })
+}
+
+fn cpuset_is_set(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/resources/cpu", json!({"cpus": "0", "mems": "0"}));
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::cgroup_file(container.pid, "cpuset", "cpuset.cpus")?, "0", "cpuset.cpus");
+    check_eq!(look::status(container.pid, "Cpus_allowed_list")?, "0", "processors that init may use");
+    Ok(())
+}
+
+fn unified_is_written(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/resources/unified", json!({"memory.high": "33554432"}));
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::cgroup_file(container.pid, "memory", "memory.high")?, "33554432", "memory.high");
+    Ok(())
+}
+
+fn an_unknown_unified_key_is_refused(ctx: &Ctx) -> Result {
+    for key in ["nonsense.max", "../memory.max", "memory.nonsense"] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/linux/resources/unified", json!({key: "1"}));
+        ctx.refused(&bundle, &[])?;
+    }
+    Ok(())
+}
+
+/// Where the machine lacks a controller that a limit needs, silence would be to fail open.
+fn a_limit_without_its_controller_is_refused(ctx: &Ctx) -> Result {
+    let limits = [
+        ("memory", json!({"limit": MEMORY})),
+        ("pids", json!({"limit": 10})),
+        ("cpu", json!({"quota": 10_000})),
+    ];
+    for (controller, limit) in limits {
+        let mut bundle = ctx.waiting()?;
+        bundle.set(&format!("/linux/resources/{controller}"), limit);
+        if ctx.host.controller(controller) {
+            drop(ctx.create(&bundle)?);
+        } else {
+            ctx.refused(&bundle, &[])?;
+        }
+    }
+    Ok(())
+}
+
+fn sub_cgroups_are_removed_with_it(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let group = look::cgroup(container.pid, "")?;
+    fs::create_dir_all(group.join("left/deeper"))?;
+    container.stop()?;
+    container.delete()?;
+    check!(!group.exists(), "cgroup {} is left", group.display());
+    Ok(())
+}
+
+fn a_systemd_scope_holds_the_container(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let id = ctx.id();
+    bundle.set("/linux/cgroupsPath", json!(format!("system.slice:proving:{id}")));
+    bundle.set("/linux/resources/pids", json!({"limit": 55})).write()?;
+    let mut container = Container::named(ctx, id, &bundle.dir);
+    let pid_file = ctx.dir.join("pid");
+    let words = ["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), "--pid-file", path(&pid_file)];
+    ctx.call(&[&words[..], &[&container.id]].concat())?.succeeded("create")?;
+    container.pid = fs::read_to_string(&pid_file)?.parse()?;
+    container.start()?;
+    let scope = format!("proving-{}.scope", container.id);
+    let group = look::cgroup(container.pid, "")?;
+    check!(path(&group).contains(&format!("system.slice/{scope}")), "the cgroup is {}", group.display());
+    let property =
+        std::process::Command::new("systemctl").args(["show", "--property=TasksMax", &scope]).output()?;
+    check_eq!(
+        String::from_utf8_lossy(&property.stdout).trim(),
+        "TasksMax=55",
+        "what systemd says of the scope"
+    );
+    container.stop()?;
+    container.delete()?;
+    check!(!group.exists(), "cgroup {} is left", group.display());
+    Ok(())
+}
+
+fn kill_reaches_forks_of_forks(ctx: &Ctx) -> Result {
+    let container =
+        ctx.started(&ctx.shell("(setsid sleep 1000 & setsid sleep 1000 &) ; echo ready; sleep 1000")?)?;
+    container.prints("ready")?;
+    let group = look::cgroup(container.pid, "pids")?;
+    container.stop()?;
+    until("the cgroup is empty", || {
+        Ok(fs::read_to_string(group.join("cgroup.procs"))?.is_empty().then_some(()))
+    })
+}

@@ -1,0 +1,179 @@
+//! The terminal: a pseudo-terminal in the container, whose other end comes through the console socket
+//! (config.md, "terminal", "consoleSize"; unix(7), SCM_RIGHTS).
+
+use std::{
+    fs::File,
+    io::{IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde_json::json;
+
+use crate::harness::{
+    Bundle, Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+};
+
+tests! {
+    the_console_socket_gets_the_terminal;
+    the_terminal_is_the_controlling_one;
+    dev_console_is_the_terminal;
+    the_terminal_has_its_size;
+    the_terminal_belongs_to_the_user known "crun": "in old versions";
+    input_and_signals_go_through_the_terminal;
+    a_terminal_without_a_socket_is_refused_by_create;
+    a_socket_without_a_terminal_is_refused known "crun": "ignores it";
+    run_on_a_terminal_relays_it [Need::File("/usr/bin/script")];
+}
+
+/// A container with a terminal, and the end that the console socket got.
+fn on_a_terminal<'a>(ctx: &'a Ctx, bundle: &mut Bundle) -> Result<(Container<'a>, File)> {
+    bundle.set("/process/terminal", json!(true));
+    // By a short path: an address of a Unix socket has 108 bytes.
+    let socket = std::env::temp_dir().join(format!("console-{}", std::process::id()));
+    let listener = UnixListener::bind(&socket)?;
+    let container = ctx.create_with(&["--console-socket", path(&socket)], bundle);
+    std::fs::remove_file(&socket)?;
+    let master = receive(&listener)?;
+    Ok((container?, File::from(master)))
+}
+
+/// The one descriptor of the one message that comes.
+fn receive(listener: &UnixListener) -> Result<OwnedFd> {
+    listener.set_nonblocking(true)?;
+    let (connection, _) = until("the runtime connects to the console socket", || Ok(listener.accept().ok()))?;
+    connection.set_nonblocking(false)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut name = [0; 4096];
+    let message = recvmsg(&connection, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::empty())?;
+    // conmon wants a payload of 1 to 4095 bytes and exactly one descriptor.
+    check!((1..4096).contains(&message.bytes), "the message has {} bytes", message.bytes);
+    let mut got: Vec<OwnedFd> = Vec::new();
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = part {
+            got.extend(descriptors);
+        }
+    }
+    check_eq!(got.len(), 1, "descriptors in the message");
+    got.pop().ok_or_else(|| "no descriptor".into())
+}
+
+/// Reads the terminal until it has said the words; a terminal whose container has ended gives EIO.
+fn reads(master: &mut File, words: &str) -> Result<String> {
+    let mut text = String::new();
+    let mut buffer = [0; 1024];
+    while !text.contains(words) {
+        match master.read(&mut buffer) {
+            Ok(0) | Err(_) => return Err(format!("the terminal ended without {words:?}: {text:?}").into()),
+            Ok(count) => text.push_str(&String::from_utf8_lossy(&buffer[..count])),
+        }
+    }
+    Ok(text)
+}
+
+fn the_console_socket_gets_the_terminal(ctx: &Ctx) -> Result {
+    let (container, mut master) =
+        on_a_terminal(ctx, &mut ctx.shell("test -t 0 && test -t 1 && test -t 2 && echo all-$((1+2))")?)?;
+    container.start()?;
+    reads(&mut master, "all-3")?;
+    check_eq!(container.wait()?, 0, "exit status");
+    Ok(())
+}
+
+fn the_terminal_is_the_controlling_one(ctx: &Ctx) -> Result {
+    let (container, mut master) =
+        on_a_terminal(ctx, &mut ctx.shell("echo to-tty > /dev/tty; echo done-$((1+2)); sleep 1000")?)?;
+    container.start()?;
+    check!(reads(&mut master, "done-3")?.contains("to-tty"), "/dev/tty is another terminal");
+    let stat = look::proc(container.pid, "stat")?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    check_eq!(fields.get(3).copied(), Some(container.pid.to_string().as_str()), "session of init");
+    check!(fields.get(4).is_some_and(|tty| *tty != "0"), "init has no controlling terminal");
+    Ok(())
+}
+
+fn dev_console_is_the_terminal(ctx: &Ctx) -> Result {
+    let (container, mut master) =
+        on_a_terminal(ctx, &mut ctx.shell("echo to-console > /dev/console; echo done-$((1+2))")?)?;
+    container.start()?;
+    check!(reads(&mut master, "done-3")?.contains("to-console"), "/dev/console is another terminal");
+    Ok(())
+}
+
+fn the_terminal_has_its_size(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("stty size; echo done-$((1+2))")?;
+    bundle.set("/process/consoleSize", json!({"height": 33, "width": 121}));
+    let (container, mut master) = on_a_terminal(ctx, &mut bundle)?;
+    container.start()?;
+    let text = reads(&mut master, "done-3")?;
+    check!(text.contains("33 121"), "stty size says {text:?}");
+    Ok(())
+}
+
+fn the_terminal_belongs_to_the_user(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("stat -c %u $(readlink /proc/self/fd/0); echo done-$((1+2))")?;
+    bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let (container, mut master) = on_a_terminal(ctx, &mut bundle)?;
+    container.start()?;
+    let text = reads(&mut master, "done-3")?;
+    check!(text.starts_with("1000"), "owner of the terminal: {text:?}");
+    Ok(())
+}
+
+fn input_and_signals_go_through_the_terminal(ctx: &Ctx) -> Result {
+    let script = "trap 'echo got-int-$((1+2)); exit 4' INT; read line; echo \"line=$line.\"; while :; do sleep 0.05; done";
+    let (container, mut master) = on_a_terminal(ctx, &mut ctx.shell(script)?)?;
+    container.start()?;
+    master.write_all(b"hello\n")?;
+    reads(&mut master, "line=hello.")?;
+    master.write_all(b"\x03")?;
+    reads(&mut master, "got-int-3")?;
+    check_eq!(container.wait()?, 4, "exit status after ^C");
+    Ok(())
+}
+
+fn a_terminal_without_a_socket_is_refused_by_create(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/process/terminal", json!(true));
+    ctx.refused(&bundle, &[]).map(drop)
+}
+
+fn a_socket_without_a_terminal_is_refused(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    bundle.write()?;
+    let socket = ctx.dir.join("s");
+    let _listener = UnixListener::bind(&socket)?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let output = ctx.call(&[
+        "create",
+        "--bundle",
+        path(&bundle.dir),
+        "--console-socket",
+        path(&socket),
+        &container.id,
+    ])?;
+    check!(output.code != 0, "create with a console socket and no terminal succeeds");
+    Ok(())
+}
+
+fn run_on_a_terminal_relays_it(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("test -t 0 && echo is-a-tty; exit 6")?;
+    bundle.set("/process/terminal", json!(true)).write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let words = format!(
+        "{} --root {} run --bundle {} {}",
+        path(&ctx.runtime),
+        path(&ctx.state_root()),
+        path(&bundle.dir),
+        container.id
+    );
+    // script(1) gives it a terminal to be started from.
+    let mut command = std::process::Command::new("/usr/bin/script");
+    command.args(["-qec", &words, "/dev/null"]).stdin(std::process::Stdio::null());
+    let output = ctx.finish(command)?;
+    check_eq!(output.code, 6, "exit status ({})", output.stdout());
+    check!(output.stdout().contains("is-a-tty"), "output: {:?}", output.stdout());
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Device nodes and links in /dev, and which devices may be used (config-linux.md, "Default Devices", "Devices",
+//! "Device Whitelist", "Dev symbolic links").
+
+use serde_json::json;
+
+use crate::harness::{Ctx, Result, check, check_eq, tests};
+
+tests! {
+    the_default_devices_are_there;
+    the_default_links_are_there;
+    a_listed_device_is_made;
+    a_fifo_is_made;
+    a_forbidden_device_cannot_be_opened;
+    an_allowed_device_can_be_opened;
+    the_order_of_rules_counts;
+    access_letters_count;
+    default_devices_stay_allowed;
+    an_unknown_type_of_device_is_refused;
+}
+
+const TYPE: u64 = 0o170_000;
+const CHARACTER: u64 = 0o020_000;
+
+fn the_default_devices_are_there(ctx: &Ctx) -> Result {
+    let devices = ctx.report(&ctx.bundle()?)?["devices"].take();
+    let wanted =
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+    for (name, major, minor) in wanted {
+        let device = &devices[name];
+        check_eq!(device["device"], json!([major, minor]), "number of /dev/{name}");
+        let mode = device["mode"].as_u64().unwrap_or(0);
+        check_eq!((mode & TYPE, mode & 0o777), (CHARACTER, 0o666), "type and mode of /dev/{name}");
+    }
+    Ok(())
+}
+
+fn the_default_links_are_there(ctx: &Ctx) -> Result {
+    let devices = ctx.report(&ctx.bundle()?)?["devices"].take();
+    let wanted = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ];
+    for (name, target) in wanted {
+        check_eq!(devices[name]["link"], json!(target), "/dev/{name}");
+    }
+    let ptmx = devices["ptmx"]["link"].as_str().unwrap_or_default();
+    check!(ptmx == "pts/ptmx" || ptmx == "/dev/pts/ptmx", "/dev/ptmx leads to {ptmx:?}");
+    Ok(())
+}
+
+fn a_listed_device_is_made(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    let device = json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8});
+    bundle.push("/linux/devices", device);
+    let device = ctx.report(&bundle)?["devices"]["mine"].take();
+    check_eq!(device["device"], json!([1, 5]), "number");
+    check_eq!(device["mode"].as_u64().unwrap_or(0) & 0o7777, 0o640, "mode");
+    check_eq!((&device["uid"], &device["gid"]), (&json!(7), &json!(8)), "owner");
+    Ok(())
+}
+
+fn a_fifo_is_made(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.push("/linux/devices", json!({"path": "/dev/pipe", "type": "p", "fileMode": 0o600}));
+    let mode = ctx.report(&bundle)?["devices"]["pipe"]["mode"].as_u64().unwrap_or(0);
+    check_eq!(mode & TYPE, 0o010_000, "type of /dev/pipe");
+    Ok(())
+}
+
+/// What opening /dev/kmsg-like device 1:11 for reading gives under these rules, as an errno.
+fn open(ctx: &Ctx, rules: &serde_json::Value, word: &str) -> Result<String> {
+    let mut bundle = ctx.bundle()?;
+    bundle.push(
+        "/linux/devices",
+        json!({"path": "/dev/tested", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666}),
+    );
+    bundle.set("/linux/resources/devices", rules.clone()).args(&["/probe", word, "/dev/tested"]);
+    bundle.capabilities(&["CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]);
+    ctx.stdout(&bundle)
+}
+
+fn a_forbidden_device_cannot_be_opened(ctx: &Ctx) -> Result {
+    let rules = json!([{"allow": false, "access": "rwm"}]);
+    check_eq!(open(ctx, &rules, "open")?, "1", "errno of open (EPERM)");
+    Ok(())
+}
+
+fn an_allowed_device_can_be_opened(ctx: &Ctx) -> Result {
+    let rules = json!([
+        {"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"}
+    ]);
+    check_eq!(open(ctx, &rules, "open")?, "0", "errno of open");
+    Ok(())
+}
+
+fn the_order_of_rules_counts(ctx: &Ctx) -> Result {
+    let rules = json!([
+        {"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"},
+        {"allow": false, "type": "c", "major": 1, "minor": 11, "access": "rwm"}
+    ]);
+    check_eq!(open(ctx, &rules, "open")?, "1", "errno of open (EPERM)");
+    Ok(())
+}
+
+fn access_letters_count(ctx: &Ctx) -> Result {
+    let rules = json!([
+        {"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rm"}
+    ]);
+    check_eq!(open(ctx, &rules, "open")?, "0", "errno of open for reading");
+    check_eq!(open(ctx, &rules, "write")?, "1", "errno of open for writing (EPERM)");
+    Ok(())
+}
+
+fn default_devices_stay_allowed(ctx: &Ctx) -> Result {
+    for device in ["null", "zero", "full", "random", "urandom", "ptmx"] {
+        let mut bundle = ctx.bundle()?;
+        bundle.args(&["/probe", "open", &format!("/dev/{device}")]);
+        check_eq!(ctx.stdout(&bundle)?, "0", "errno of opening /dev/{device}");
+    }
+    Ok(())
+}
+
+fn an_unknown_type_of_device_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.push("/linux/devices", json!({"path": "/dev/x", "type": "z", "major": 1, "minor": 3}));
+    ctx.refused(&bundle, &[]).map(drop)
+}

@@ -1,0 +1,242 @@
+//! The six kinds of hooks: when, where, with what on standard input (config.md, "POSIX-platform Hooks").
+
+use std::{fs, path::PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Bundle, Container, Ctx, Result, check, check_eq, container::until, context::path, look, tests,
+};
+
+tests! {
+    hooks_run_in_their_order_and_at_their_points known "runc": "1.1 runs poststart at the end of create";
+    each_hook_gets_the_state_on_standard_input known "runc": "1.1 runs poststart at the end of create";
+    each_hook_runs_in_its_namespaces;
+    a_hook_has_the_environment_it_asks_for known "crun": "old versions add the caller's";
+    hook_arguments_are_the_whole_argv;
+    a_failing_prestart_hook_fails_create;
+    a_failing_create_runtime_hook_fails_create;
+    a_failing_start_container_hook_fails_start known "crun": "start returns before its failure";
+    a_failing_poststart_hook_stops_the_container known "runc": "1.1 runs poststart at the end of create";
+    a_failing_poststop_hook_does_not_stop_delete;
+    a_hook_that_takes_too_long_is_ended;
+    poststop_runs_after_the_container_is_gone;
+}
+
+const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// Adds a hook of this kind: a script for the host's or the container's /bin/sh.
+fn hook(bundle: &mut Bundle, kind: &str, script: &str) {
+    bundle.push(&format!("/hooks/{kind}"), json!({"path": "/bin/sh", "args": ["sh", "-c", script]}));
+}
+
+/// A log that host and container can both write, since createContainer still sees the host's files and startContainer
+/// only the bundle's: it is bound at the same path.
+fn log(ctx: &Ctx, bundle: &mut Bundle) -> PathBuf {
+    let directory = ctx.dir.join("hooklog");
+    let _ = fs::create_dir_all(&directory);
+    bundle.mount("bind", path(&directory), path(&directory), &["bind"]);
+    directory.join("log")
+}
+
+fn hooks_run_in_their_order_and_at_their_points(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    let log = log(ctx, &mut bundle);
+    let file = path(&log).to_owned();
+    bundle.shell(&format!("echo workload >> {file}; sleep 1000"));
+    for kind in KINDS {
+        hook(&mut bundle, kind, &format!("echo {kind} 1 >> {file}"));
+        hook(&mut bundle, kind, &format!("echo {kind} 2 >> {file}"));
+    }
+    let lines =
+        || -> Result<Vec<String>> { Ok(fs::read_to_string(&log)?.lines().map(str::to_owned).collect()) };
+    let container = ctx.create(&bundle)?;
+    let created = [
+        "prestart 1",
+        "prestart 2",
+        "createRuntime 1",
+        "createRuntime 2",
+        "createContainer 1",
+        "createContainer 2",
+    ];
+    check_eq!(lines()?, created, "hooks up to the end of create");
+    container.start()?;
+    until("the workload runs", || Ok(lines()?.contains(&"workload".to_owned()).then_some(())))?;
+    let mut started = lines()?.split_off(created.len());
+    check_eq!(started[..2], ["startContainer 1", "startContainer 2"], "hooks before the workload");
+    started.retain(|line| line.starts_with("poststart"));
+    check_eq!(started, ["poststart 1", "poststart 2"], "hooks at the end of start");
+    container.stop()?;
+    check!(!fs::read_to_string(&log)?.contains("poststop"), "poststop ran before delete");
+    container.delete()?;
+    let mut stopped = lines()?;
+    check_eq!(stopped.split_off(stopped.len() - 2), ["poststop 1", "poststop 2"], "hooks of delete");
+    Ok(())
+}
+
+/// What the probe saved in each hook, by kind.
+fn saved(ctx: &Ctx) -> Result<(Value, u32, Bundle)> {
+    let mut bundle = ctx.waiting()?;
+    let log = log(ctx, &mut bundle);
+    fs::copy(std::env::current_exe()?, log.with_file_name("probe"))?;
+    for kind in KINDS {
+        let program = log.with_file_name("probe");
+        let file = log.with_file_name(kind);
+        let args = json!(["probe", "save-stdin", path(&file)]);
+        bundle.push(
+            &format!("/hooks/{kind}"),
+            json!({"path": path(&program), "args": args, "env": ["HOOK=yes"]}),
+        );
+    }
+    bundle.set("/annotations", json!({"org.example.key": "value"}));
+    let container = ctx.started(&bundle)?;
+    let pid = container.pid;
+    let mut all = json!({"id": container.id, "namespaces": {}});
+    for (kind, link) in [("mount", "mnt"), ("network", "net"), ("pid", "pid")] {
+        all["namespaces"][kind] = json!(look::namespace(pid, link)?);
+    }
+    container.stop()?;
+    container.delete()?;
+    for kind in KINDS {
+        let text =
+            fs::read_to_string(log.with_file_name(kind)).map_err(|e| format!("{kind} saved nothing: {e}"))?;
+        all[kind] = serde_json::from_str(&text)?;
+    }
+    Ok((all, pid, bundle))
+}
+
+fn each_hook_gets_the_state_on_standard_input(ctx: &Ctx) -> Result {
+    let (all, pid, bundle) = saved(ctx)?;
+    for kind in KINDS {
+        let state = &all[kind]["state"];
+        check_eq!(state["id"], all["id"], "{kind}: id");
+        check_eq!(state["bundle"], json!(path(&bundle.dir)), "{kind}: bundle");
+        check!(state["ociVersion"].is_string(), "{kind}: ociVersion is {}", state["ociVersion"]);
+        check_eq!(state["annotations"]["org.example.key"], json!("value"), "{kind}: annotation");
+        let statuses: &[&str] = match kind {
+            "prestart" | "createRuntime" | "createContainer" => &["creating", "created"],
+            "startContainer" => &["created"],
+            "poststart" => &["running"],
+            _ => &["stopped"],
+        };
+        let status = state["status"].as_str().unwrap_or("absent");
+        check!(statuses.contains(&status), "{kind}: status is {status}");
+        if matches!(kind, "prestart" | "createRuntime" | "poststart") {
+            check_eq!(state["pid"], json!(pid), "{kind}: pid");
+        }
+    }
+    Ok(())
+}
+
+fn each_hook_runs_in_its_namespaces(ctx: &Ctx) -> Result {
+    let (all, ..) = saved(ctx)?;
+    for kind in KINDS {
+        let within = matches!(kind, "createContainer" | "startContainer");
+        let mount = &all[kind]["namespaces"]["mnt"];
+        check_eq!(
+            *mount == all["namespaces"]["mount"],
+            within,
+            "{kind} is in the container's mount namespace"
+        );
+        check_eq!(
+            *mount == json!(look::own_namespace("mnt")?),
+            !within,
+            "{kind} is in the runtime's mount namespace"
+        );
+    }
+    Ok(())
+}
+
+fn a_hook_has_the_environment_it_asks_for(ctx: &Ctx) -> Result {
+    let (all, ..) = saved(ctx)?;
+    for kind in ["createRuntime", "createContainer", "poststart", "poststop"] {
+        check_eq!(all[kind]["env"], json!({"HOOK": "yes"}), "{kind}: environment");
+    }
+    Ok(())
+}
+
+fn hook_arguments_are_the_whole_argv(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let file = ctx.dir.join("argv");
+    let script = format!("echo \"$0 $1\" > {}", path(&file));
+    bundle.push(
+        "/hooks/createRuntime",
+        json!({"path": "/bin/sh", "args": ["any-name", "-c", script, "zero", "one"]}),
+    );
+    let _container = ctx.create(&bundle)?;
+    check_eq!(fs::read_to_string(&file)?, "zero one\n", "what the hook saw");
+    Ok(())
+}
+
+fn a_failing_prestart_hook_fails_create(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    hook(&mut bundle, "prestart", "exit 3");
+    ctx.refused(&bundle, &[]).map(drop)
+}
+
+fn a_failing_create_runtime_hook_fails_create(ctx: &Ctx) -> Result {
+    for kind in ["createRuntime", "createContainer"] {
+        let mut bundle = ctx.waiting()?;
+        hook(&mut bundle, kind, "exit 3");
+        ctx.refused(&bundle, &[])?;
+    }
+    Ok(())
+}
+
+fn a_failing_start_container_hook_fails_start(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("echo ran")?;
+    hook(&mut bundle, "startContainer", "exit 3");
+    let container = ctx.create(&bundle)?;
+    let output = ctx.call(&["start", &container.id])?;
+    container.wait()?;
+    check_eq!(container.stdout(), "", "the workload ran although its hook failed; output");
+    // The failure comes after the moment that runc's start waits for; it is seen by the container's end.
+    check!(output.code != 0 || container.status()? == "stopped", "start succeeded and the container lives");
+    Ok(())
+}
+
+fn a_failing_poststart_hook_stops_the_container(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    hook(&mut bundle, "poststart", "exit 3");
+    let container = ctx.create(&bundle)?;
+    check!(ctx.call(&["start", &container.id])?.code != 0, "start succeeds although its hook failed");
+    check_eq!(container.wait()?, 137, "the end of init");
+    Ok(())
+}
+
+fn a_failing_poststop_hook_does_not_stop_delete(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let file = ctx.dir.join("second");
+    hook(&mut bundle, "poststop", "exit 3");
+    hook(&mut bundle, "poststop", &format!("touch {}", path(&file)));
+    let container = ctx.started(&bundle)?;
+    container.stop()?;
+    container.delete()?;
+    check!(ctx.call(&["state", &container.id])?.code != 0, "the container is still there");
+    Ok(())
+}
+
+fn a_hook_that_takes_too_long_is_ended(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let args = json!(["sleep", "1000"]);
+    bundle.push("/hooks/createRuntime", json!({"path": "/bin/sleep", "args": args, "timeout": 1}));
+    ctx.refused(&bundle, &[]).map(drop)
+}
+
+fn poststop_runs_after_the_container_is_gone(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let file = ctx.dir.join("poststop");
+    // The init process must be dead when the hook asks.
+    let script = format!("echo ran > {}", path(&file));
+    hook(&mut bundle, "poststop", &script);
+    bundle.write()?;
+    let mut container = Container::named(ctx, ctx.id(), &bundle.dir);
+    container.create(&[])?;
+    container.start()?;
+    let group = look::cgroup(container.pid, "pids")?;
+    ctx.call(&["delete", "--force", &container.id])?.succeeded("delete --force")?;
+    check_eq!(fs::read_to_string(&file)?, "ran\n", "what the hook wrote during delete --force");
+    check!(!group.exists(), "cgroup {} is left", group.display());
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Users and groups, and their mappings (config.md, "POSIX-platform Process"; user_namespaces(7)).
+
+use serde_json::json;
+
+use crate::harness::{Ctx, Result, check_eq, look, tests};
+
+tests! {
+    user_and_groups_are_set;
+    no_group_of_the_caller_is_kept;
+    mappings_are_written_as_asked;
+    root_of_a_user_namespace_is_a_host_user;
+    user_within_a_user_namespace_is_mapped;
+    umask_is_set;
+    umask_defaults_to_0022;
+    an_id_beyond_32_bits_is_refused;
+}
+
+fn user_and_groups_are_set(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "report-and-wait"]);
+    bundle.set("/process/user", json!({"uid": 1000, "gid": 1001, "additionalGids": [5, 44]}));
+    let container = ctx.started(&bundle)?;
+    let ids = &container.report()?["ids"];
+    check_eq!(
+        *ids,
+        json!({"uid": 1000, "gid": 1001, "euid": 1000, "egid": 1001, "groups": [5, 44]}),
+        "ids from within"
+    );
+    check_eq!(look::status(container.pid, "Uid")?, "1000 1000 1000 1000", "uids");
+    check_eq!(look::status(container.pid, "Gid")?, "1001 1001 1001 1001", "gids");
+    check_eq!(look::status(container.pid, "Groups")?, "5 44", "groups");
+    Ok(())
+}
+
+fn no_group_of_the_caller_is_kept(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    // runc lists the primary group too; what matters is that there is no other.
+    let groups = look::status(container.pid, "Groups")?;
+    check_eq!(groups.trim_matches('0'), "", "supplementary groups");
+    Ok(())
+}
+
+fn mappings_are_written_as_asked(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(300_000, 1000)?;
+    let more = json!({"containerID": 5000, "hostID": 400_000, "size": 10});
+    bundle.push("/linux/uidMappings", more.clone()).push("/linux/gidMappings", more);
+    let container = ctx.started(&bundle)?;
+    for file in ["uid_map", "gid_map"] {
+        let map = look::proc(container.pid, file)?;
+        let words: Vec<&str> = map.split_whitespace().collect();
+        check_eq!(words, ["0", "300000", "1000", "5000", "400000", "10"], "{file}");
+    }
+    Ok(())
+}
+
+fn root_of_a_user_namespace_is_a_host_user(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.user_namespace(300_000, 65_536)?.args(&["/probe", "report-and-wait"]);
+    let container = ctx.started(&bundle)?;
+    check_eq!(container.report()?["ids"]["uid"], json!(0), "uid from within");
+    check_eq!(look::status(container.pid, "Uid")?, "300000 300000 300000 300000", "uid from outside");
+    check_eq!(look::status(container.pid, "Gid")?, "300000 300000 300000 300000", "gid from outside");
+    Ok(())
+}
+
+fn user_within_a_user_namespace_is_mapped(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(300_000, 65_536)?.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::status(container.pid, "Uid")?, "301000 301000 301000 301000", "uid from outside");
+    Ok(())
+}
+
+fn umask_is_set(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/process/user/umask", json!(0o027));
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::status(container.pid, "Umask")?, "0027", "umask");
+    Ok(())
+}
+
+fn umask_defaults_to_0022(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    check_eq!(look::status(container.pid, "Umask")?, "0022", "umask");
+    Ok(())
+}
+
+fn an_id_beyond_32_bits_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/process/user/uid", json!(4_294_967_296_u64));
+    ctx.refused(&bundle, &[]).map(drop)
+}

@@ -1,0 +1,59 @@
+//! Resource limits of the process (config.md, "rlimits"; getrlimit(2)).
+
+use serde_json::json;
+
+use crate::harness::{Ctx, Result, check_eq, look, tests};
+
+tests! {
+    each_rlimit_is_set;
+    an_rlimit_bites;
+    an_unknown_rlimit_is_refused;
+    an_rlimit_listed_twice_is_refused
+        known "runc": "takes the last" known "crun": "takes the last";
+    a_soft_limit_above_the_hard_one_is_refused;
+}
+
+fn each_rlimit_is_set(ctx: &Ctx) -> Result {
+    let wanted = [
+        ("RLIMIT_NOFILE", "Max open files", 100, 200),
+        ("RLIMIT_CORE", "Max core file size", 0, 4096),
+        ("RLIMIT_FSIZE", "Max file size", 1_000_000, 2_000_000),
+        ("RLIMIT_STACK", "Max stack size", 1_048_576, 8_388_608),
+        ("RLIMIT_CPU", "Max cpu time", 100, 200),
+        ("RLIMIT_MEMLOCK", "Max locked memory", 4096, 65_536),
+    ];
+    let mut bundle = ctx.waiting()?;
+    let list = wanted.map(|(name, _, soft, hard)| json!({"type": name, "soft": soft, "hard": hard}));
+    bundle.set("/process/rlimits", json!(list));
+    let container = ctx.started(&bundle)?;
+    for (name, line, soft, hard) in wanted {
+        check_eq!(look::limit(container.pid, line)?, (soft.to_string(), hard.to_string()), "{name}");
+    }
+    Ok(())
+}
+
+fn an_rlimit_bites(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("ulimit -f; head -c 20000 /dev/zero > /tmp/file; wc -c < /tmp/file")?;
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &[]);
+    bundle.set("/process/rlimits", json!([{"type": "RLIMIT_FSIZE", "soft": 8192, "hard": 8192}]));
+    check_eq!(ctx.stdout(&bundle)?.lines().last(), Some("8192"), "size of the file that was to be larger");
+    Ok(())
+}
+
+fn an_unknown_rlimit_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NONSENSE", "soft": 1, "hard": 1}]));
+    ctx.refused(&bundle, &["RLIMIT_NONSENSE"]).map(drop)
+}
+
+fn an_rlimit_listed_twice_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.push("/process/rlimits", json!({"type": "RLIMIT_NOFILE", "soft": 10, "hard": 10}));
+    ctx.refused(&bundle, &["RLIMIT_NOFILE"]).map(drop)
+}
+
+fn a_soft_limit_above_the_hard_one_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 200, "hard": 100}]));
+    ctx.refused(&bundle, &[]).map(drop)
+}

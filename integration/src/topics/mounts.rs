@@ -1,0 +1,292 @@
+//! Mounts, their options and propagation (config.md, "Mounts"; config-linux.md, "Rootfs Mount Propagation"; mount(8)).
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::harness::{Ctx, Need, Result, check, check_eq, context::path, look, tests};
+
+tests! {
+    the_default_mounts_are_there;
+    the_root_is_the_rootfs_and_nothing_else;
+    a_read_only_root_cannot_be_written;
+    a_writable_root_can_be_written;
+    a_bind_mount_shows_the_source;
+    a_read_only_bind_cannot_be_written;
+    bind_flags_are_in_force;
+    a_recursive_bind_brings_what_is_below;
+    a_recursive_read_only_bind_is_read_only_below [Need::Kernel(5, 12)]
+        known "runc": "before 1.2 rro is not known";
+    tmpfs_options_are_in_force;
+    tmpcopyup_copies_what_was_there known "crun": "needs a writable root in old versions";
+    a_file_is_bound_over_a_file;
+    a_missing_destination_is_made;
+    a_relative_destination_is_below_the_root known "crun": "old versions refuse it";
+    a_symlink_destination_stays_in_the_rootfs;
+    mount_propagation_is_set;
+    rootfs_propagation_defaults_to_no_shared_mounts;
+    rootfs_propagation_shared_and_slave_are_set known "runc": "shared leaves / private" known "crun": "shared also makes the mounts below shared";
+    no_mount_of_the_container_reaches_the_host;
+    a_missing_bind_source_is_refused;
+    an_unknown_file_system_is_refused;
+    mounts_come_in_the_order_of_the_list;
+}
+
+fn the_default_mounts_are_there(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let wanted: [(&str, &str, &[&str]); 6] = [
+        ("/proc", "proc", &[]),
+        ("/dev", "tmpfs", &["nosuid"]),
+        ("/dev/pts", "devpts", &["nosuid", "noexec"]),
+        ("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev"]),
+        ("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        ("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ];
+    for (point, kind, options) in wanted {
+        let mount = look::mount_at(container.pid, point)?;
+        check_eq!(mount.kind, kind, "type of {point}");
+        for option in options {
+            check!(mount.has(option), "{point} lacks {option}: {mount:?}");
+        }
+    }
+    let pts = look::mount_at(container.pid, "/dev/pts")?;
+    for option in ["gid=5", "mode=620", "ptmxmode=666"] {
+        check!(pts.super_has(option), "/dev/pts lacks {option}: {pts:?}");
+    }
+    Ok(())
+}
+
+fn the_root_is_the_rootfs_and_nothing_else(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    fs::write(bundle.rootfs().join("mark"), "here")?;
+    let container = ctx.started(&bundle)?;
+    check_eq!(
+        fs::read_to_string(format!("/proc/{}/root/mark", container.pid))?,
+        "here",
+        "a file of the rootfs"
+    );
+    for mount in look::mounts(container.pid)? {
+        let known = ["/", "/proc", "/dev", "/sys"]
+            .iter()
+            .any(|at| mount.point == *at || mount.point.starts_with(&format!("{at}/")));
+        check!(known && !mount.point.contains("oldroot"), "a mount of the host is left: {mount:?}");
+    }
+    check_eq!(
+        look::mounts(container.pid)?.iter().filter(|mount| mount.point == "/").count(),
+        1,
+        "mounts at /"
+    );
+    Ok(())
+}
+
+fn a_read_only_root_cannot_be_written(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "mkdir", "/new"]);
+    check_eq!(ctx.stdout(&bundle)?, "30", "errno of mkdir (EROFS)");
+    bundle.args(&["/probe", "wait"]);
+    let container = ctx.started(&bundle)?;
+    check!(look::mount_at(container.pid, "/")?.has("ro"), "the root mount is not read-only");
+    Ok(())
+}
+
+fn a_writable_root_can_be_written(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "mkdir", "/new"]).set("/root/readonly", json!(false));
+    check_eq!(ctx.stdout(&bundle)?, "0", "errno of mkdir");
+    check!(bundle.rootfs().join("new").is_dir(), "what the container made is not in the rootfs");
+    Ok(())
+}
+
+/// A directory on the host with one file in it.
+fn volume(ctx: &Ctx) -> Result<std::path::PathBuf> {
+    let directory = ctx.dir.join("volume");
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join("file"), "from the host")?;
+    Ok(directory)
+}
+
+fn a_bind_mount_shows_the_source(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    let mut bundle = ctx.shell("cat /tmp/file; echo new > /tmp/made")?;
+    bundle.mount("bind", path(&volume), "/tmp", &["bind"]);
+    check_eq!(ctx.stdout(&bundle)?, "from the host", "the file");
+    check_eq!(fs::read_to_string(volume.join("made"))?, "new\n", "the file made within");
+    Ok(())
+}
+
+fn a_read_only_bind_cannot_be_written(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "write", "/tmp/file"]);
+    bundle.mount("bind", path(&volume), "/tmp", &["bind", "ro"]);
+    check_eq!(ctx.stdout(&bundle)?, "30", "errno of open for writing (EROFS)");
+    Ok(())
+}
+
+fn bind_flags_are_in_force(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("bind", path(&volume), "/tmp", &["bind", "nosuid", "nodev", "noexec", "noatime"]);
+    let container = ctx.started(&bundle)?;
+    let mount = look::mount_at(container.pid, "/tmp")?;
+    for option in ["rw", "nosuid", "nodev", "noexec", "noatime"] {
+        check!(mount.has(option), "the bind lacks {option}: {mount:?}");
+    }
+    Ok(())
+}
+
+fn a_recursive_bind_brings_what_is_below(ctx: &Ctx) -> Result {
+    for (option, there) in [("rbind", true), ("bind", false)] {
+        let mut bundle = ctx.waiting()?;
+        bundle.mount("bind", "/proc", "/tmp", &[option]);
+        bundle.mount("bind", "/dev", "/var", &[option]);
+        let container = ctx.started(&bundle)?;
+        check_eq!(
+            look::mount_at(container.pid, "/var/pts").is_ok(),
+            there,
+            "/dev/pts came along with {option}"
+        );
+    }
+    Ok(())
+}
+
+fn a_recursive_read_only_bind_is_read_only_below(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("bind", "/dev", "/var", &["rbind", "rro"]);
+    let container = ctx.started(&bundle)?;
+    for point in ["/var", "/var/pts"] {
+        check!(look::mount_at(container.pid, point)?.has("ro"), "{point} is not read-only");
+    }
+    Ok(())
+}
+
+fn tmpfs_options_are_in_force(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &["nosuid", "size=1m", "mode=0711"]);
+    let container = ctx.started(&bundle)?;
+    let mount = look::mount_at(container.pid, "/tmp")?;
+    check!(mount.has("nosuid") && mount.super_has("size=1024k") && mount.super_has("mode=711"), "{mount:?}");
+    Ok(())
+}
+
+fn tmpcopyup_copies_what_was_there(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("cat /var/there; echo more > /var/more")?;
+    fs::write(bundle.rootfs().join("var/there"), "copied")?;
+    bundle.mount("tmpfs", "tmpfs", "/var", &["tmpcopyup"]);
+    check_eq!(ctx.stdout(&bundle)?, "copied", "the file from below the tmpfs");
+    check!(!bundle.rootfs().join("var/more").exists(), "the write went through to the rootfs");
+    Ok(())
+}
+
+fn a_file_is_bound_over_a_file(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    let mut bundle = ctx.shell("cat /etc/passwd")?;
+    bundle.mount("bind", path(&volume.join("file")), "/etc/passwd", &["bind", "ro"]);
+    check_eq!(ctx.stdout(&bundle)?, "from the host", "the file");
+    Ok(())
+}
+
+fn a_missing_destination_is_made(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    let mut bundle = ctx.shell("cat /a/b/c/file /d/e")?;
+    bundle.mount("bind", path(&volume), "/a/b/c", &["bind"]);
+    bundle.mount("bind", path(&volume.join("file")), "/d/e", &["bind"]);
+    check_eq!(ctx.stdout(&bundle)?, "from the hostfrom the host", "both files");
+    Ok(())
+}
+
+fn a_relative_destination_is_below_the_root(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    let mut bundle = ctx.shell("cat /tmp/file")?;
+    bundle.mount("bind", path(&volume), "tmp", &["bind"]);
+    check_eq!(ctx.stdout(&bundle)?, "from the host", "the file");
+    Ok(())
+}
+
+fn a_symlink_destination_stays_in_the_rootfs(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    let canary = ctx.dir.join("canary");
+    fs::create_dir(&canary)?;
+    for target in [path(&canary).to_owned(), format!("../../../../../../../..{}", path(&canary))] {
+        let mut bundle = ctx.waiting()?;
+        std::os::unix::fs::symlink(target, bundle.rootfs().join("trap"))?;
+        bundle.mount("bind", path(&volume), "/trap/x", &["bind"]);
+        bundle.write()?;
+        // Contained: refused, or mounted below the rootfs where the link leads; never on the host.
+        let container = crate::harness::Container::named(ctx, ctx.id(), &bundle.dir);
+        ctx.call(&["create", "--bundle", path(&bundle.dir), &container.id])?;
+        check_eq!(fs::read_dir(&canary)?.count(), 0, "entries in the host's directory");
+    }
+    Ok(())
+}
+
+fn mount_propagation_is_set(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    type Holds = fn(&look::Mount) -> bool;
+    let words: [(&str, Holds); 3] = [
+        ("private", |mount| mount.tags.is_empty()),
+        ("shared", |mount| mount.tagged("shared:")),
+        ("unbindable", |mount| mount.tagged("unbindable")),
+    ];
+    for (word, holds) in words {
+        let mut bundle = ctx.waiting()?;
+        bundle.mount("bind", path(&volume), "/tmp", &["bind", word]);
+        let container = ctx.started(&bundle)?;
+        let mount = look::mount_at(container.pid, "/tmp")?;
+        check!(holds(&mount), "{word} gives {mount:?}");
+    }
+    Ok(())
+}
+
+fn rootfs_propagation_defaults_to_no_shared_mounts(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    for mount in look::mounts(container.pid)? {
+        check!(!mount.tagged("shared:"), "a mount of the container is shared: {mount:?}");
+    }
+    Ok(())
+}
+
+fn rootfs_propagation_shared_and_slave_are_set(ctx: &Ctx) -> Result {
+    for (word, shared) in [("shared", true), ("slave", false), ("private", false)] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/linux/rootfsPropagation", json!(word));
+        let container = ctx.started(&bundle)?;
+        check_eq!(
+            look::mount_at(container.pid, "/")?.tagged("shared:"),
+            shared,
+            "root is shared with {word}"
+        );
+    }
+    Ok(())
+}
+
+fn no_mount_of_the_container_reaches_the_host(ctx: &Ctx) -> Result {
+    let before = look::mounts(std::process::id())?.len();
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &[]);
+    let _container = ctx.started(&bundle)?;
+    let text = look::proc(std::process::id(), "mountinfo")?;
+    check!(!text.contains(path(&bundle.dir)), "a mount below the bundle is seen on the host");
+    check_eq!(look::mounts(std::process::id())?.len(), before, "mounts of the host");
+    Ok(())
+}
+
+fn a_missing_bind_source_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("bind", "/nowhere/at/all", "/tmp", &["bind"]);
+    ctx.refused(&bundle, &["/nowhere/at/all"]).map(drop)
+}
+
+fn an_unknown_file_system_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("nonsensefs", "none", "/tmp", &[]);
+    ctx.refused(&bundle, &[]).map(drop)
+}
+
+fn mounts_come_in_the_order_of_the_list(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    let mut bundle = ctx.shell("test -e /tmp/inner/file && ls /tmp")?;
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &[]).mount("bind", path(&volume), "/tmp/inner", &["bind"]);
+    check_eq!(ctx.stdout(&bundle)?, "inner", "what is in /tmp");
+    Ok(())
+}

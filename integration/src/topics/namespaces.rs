@@ -1,0 +1,206 @@
+//! Namespaces new, shared and joined by path (config-linux.md, "Namespaces"; namespaces(7)).
+
+use serde_json::json;
+
+use crate::harness::{Ctx, Need, Result, check, check_eq, container::until, look, tests};
+
+tests! {
+    listed_namespaces_are_new;
+    unlisted_namespaces_are_the_callers;
+    namespaces_are_joined_by_path;
+    a_pid_namespace_is_joined_by_path;
+    a_mount_namespace_is_joined_by_path
+        known "runc": "does its mounts in the joined namespace and refuses" known "crun": "sets up the joined one anew";
+    a_user_namespace_is_joined_by_path known "runc": "before 1.2 it wants mappings besides";
+    a_time_namespace_has_its_offsets [Need::Namespace("time")]
+        known "runc": "before 1.2 there is no time namespace";
+    init_is_process_1;
+    without_a_pid_namespace_init_has_the_hosts_pid;
+    the_loopback_is_up;
+    hostname_and_domainname_are_set
+        known "runc": "before 1.2 domainname is ignored" known "crun": "refuses domainname in old versions";
+    a_namespace_path_that_is_none_is_refused known "runc": "leaves the cgroup of a refused create on version 2";
+    a_namespace_path_of_another_kind_is_refused;
+    a_namespace_listed_twice_is_refused;
+    an_unknown_namespace_is_refused;
+}
+
+const KINDS: [(&str, &str); 5] =
+    [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("mount", "mnt")];
+
+fn listed_namespaces_are_new(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.namespace("cgroup", None);
+    let container = ctx.started(&bundle)?;
+    for (_, link) in KINDS.into_iter().chain([("cgroup", "cgroup")]) {
+        check!(
+            look::namespace(container.pid, link)? != look::own_namespace(link)?,
+            "the {link} namespace is the test's own"
+        );
+    }
+    check_eq!(look::namespace(container.pid, "user")?, look::own_namespace("user")?, "user namespace");
+    Ok(())
+}
+
+fn unlisted_namespaces_are_the_callers(ctx: &Ctx) -> Result {
+    for (kind, link) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")] {
+        let mut bundle = ctx.waiting()?;
+        bundle.without_namespace(kind).remove("/hostname");
+        if kind == "network" {
+            // A new sysfs shows the network namespace's owner; binding is what engines do then.
+            bundle.set(
+                "/mounts/5",
+                json!({"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "ro"]}),
+            );
+            bundle.spec["mounts"].as_array_mut().map(Vec::pop);
+        }
+        if kind == "ipc" {
+            let mounts = bundle.spec["mounts"].as_array_mut().ok_or("mounts")?;
+            mounts.retain(|mount| mount["type"] != "mqueue");
+        }
+        let container = ctx.started(&bundle)?;
+        check_eq!(look::namespace(container.pid, link)?, look::own_namespace(link)?, "{link} namespace");
+    }
+    Ok(())
+}
+
+fn namespaces_are_joined_by_path(ctx: &Ctx) -> Result {
+    let first = ctx.started(&ctx.waiting()?)?;
+    let mut bundle = ctx.waiting()?;
+    for (kind, link) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts")] {
+        bundle.namespace(kind, Some(&format!("/proc/{}/ns/{link}", first.pid)));
+    }
+    bundle.remove("/hostname");
+    let second = ctx.started(&bundle)?;
+    for link in ["net", "ipc", "uts"] {
+        check_eq!(look::namespace(second.pid, link)?, look::namespace(first.pid, link)?, "{link} namespace");
+    }
+    check!(
+        look::namespace(second.pid, "pid")? != look::namespace(first.pid, "pid")?,
+        "pid namespace is shared"
+    );
+    Ok(())
+}
+
+fn a_pid_namespace_is_joined_by_path(ctx: &Ctx) -> Result {
+    let first = ctx.started(&ctx.waiting()?)?;
+    let mut bundle = ctx.waiting()?;
+    bundle.namespace("pid", Some(&format!("/proc/{}/ns/pid", first.pid)));
+    let second = ctx.started(&bundle)?;
+    check_eq!(look::namespace(second.pid, "pid")?, look::namespace(first.pid, "pid")?, "pid namespace");
+    check!(
+        look::status(second.pid, "NSpid")? != format!("{} 1", second.pid),
+        "the second is process 1 there"
+    );
+    Ok(())
+}
+
+fn a_mount_namespace_is_joined_by_path(ctx: &Ctx) -> Result {
+    // One in which the bundle is still to be found, as a container's own is not.
+    let mut holder = std::process::Command::new("unshare").args(["--mount", "sleep", "1000"]).spawn()?;
+    let joined = joins_mount_namespace(ctx, holder.id());
+    holder.kill()?;
+    holder.wait()?;
+    joined
+}
+
+fn joins_mount_namespace(ctx: &Ctx, holder: u32) -> Result {
+    until("unshare has unshared", || {
+        Ok((look::namespace(holder, "mnt")? != look::own_namespace("mnt")?).then_some(()))
+    })?;
+    let mut bundle = ctx.waiting()?;
+    bundle.namespace("mount", Some(&format!("/proc/{holder}/ns/mnt"))).set("/mounts", json!([]));
+    bundle.remove("/linux/maskedPaths").remove("/linux/readonlyPaths").set("/root/readonly", json!(false));
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::namespace(container.pid, "mnt")?, look::namespace(holder, "mnt")?, "mount namespace");
+    let root = std::fs::read_link(format!("/proc/{}/root", container.pid))?;
+    check!(
+        root.ends_with("rootfs") || root == std::path::Path::new("/"),
+        "root of the workload: {}",
+        root.display()
+    );
+    container.stop()
+}
+
+fn a_user_namespace_is_joined_by_path(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(200_000, 65_536)?;
+    let first = ctx.started(&bundle)?;
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(200_000, 65_536)?;
+    bundle.namespace("user", Some(&format!("/proc/{}/ns/user", first.pid)));
+    bundle.remove("/linux/uidMappings").remove("/linux/gidMappings");
+    let second = ctx.started(&bundle)?;
+    check_eq!(look::namespace(second.pid, "user")?, look::namespace(first.pid, "user")?, "user namespace");
+    check_eq!(look::status(second.pid, "Uid")?, "200000 200000 200000 200000", "uid as the host sees it");
+    Ok(())
+}
+
+fn a_time_namespace_has_its_offsets(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("cat /proc/uptime; sleep 1000")?;
+    bundle.namespace("time", None);
+    bundle.set("/linux/timeOffsets/boottime", json!({"secs": 864_000, "nanosecs": 0}));
+    let container = ctx.started(&bundle)?;
+    container.prints(".")?;
+    let uptime: f64 = container.stdout().split_whitespace().next().unwrap_or("0").parse()?;
+    check!(uptime.total_cmp(&864_000.0).is_gt(), "uptime in the container is {uptime}");
+    check!(
+        look::namespace(container.pid, "time")? != look::own_namespace("time")?,
+        "time namespace is the test's own"
+    );
+    Ok(())
+}
+
+fn init_is_process_1(ctx: &Ctx) -> Result {
+    check_eq!(ctx.report(&ctx.bundle()?)?["pid"], json!(1), "pid from within");
+    Ok(())
+}
+
+fn without_a_pid_namespace_init_has_the_hosts_pid(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.without_namespace("pid").args(&["/probe", "report-and-wait"]);
+    let container = ctx.started(&bundle)?;
+    check_eq!(container.report()?["pid"], json!(container.pid), "pid from within");
+    Ok(())
+}
+
+fn the_loopback_is_up(ctx: &Ctx) -> Result {
+    let flags = ctx.stdout(&ctx.shell("cat /sys/class/net/lo/flags")?)?;
+    let flags = u32::from_str_radix(flags.trim_start_matches("0x"), 16)?;
+    check!(flags & 1 == 1, "lo's flags are {flags:#x}: IFF_UP is missing");
+    Ok(())
+}
+
+fn hostname_and_domainname_are_set(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("hostname; cat /proc/sys/kernel/domainname")?;
+    bundle.set("/hostname", json!("some-host")).set("/domainname", json!("some.domain"));
+    check_eq!(ctx.stdout(&bundle)?, "some-host\nsome.domain", "names");
+    Ok(())
+}
+
+fn a_namespace_path_that_is_none_is_refused(ctx: &Ctx) -> Result {
+    for path in ["/proc/nothing", "/etc/passwd"] {
+        let mut bundle = ctx.waiting()?;
+        bundle.namespace("network", Some(path));
+        ctx.refused(&bundle, &[])?;
+    }
+    Ok(())
+}
+
+fn a_namespace_path_of_another_kind_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.namespace("network", Some("/proc/self/ns/ipc"));
+    ctx.refused(&bundle, &[]).map(drop)
+}
+
+fn a_namespace_listed_twice_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.push("/linux/namespaces", json!({"type": "uts"}));
+    ctx.refused(&bundle, &[]).map(drop)
+}
+
+fn an_unknown_namespace_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.push("/linux/namespaces", json!({"type": "nonsense"}));
+    ctx.refused(&bundle, &[]).map(drop)
+}

@@ -1,0 +1,87 @@
+//! What an unprivileged user can do (runtime without any privilege of its own; user_namespaces(7), newuidmap(1)).
+//! These run as that user, in the virtual machine or on a machine where the tests are started by a user.
+
+use serde_json::json;
+
+use crate::harness::{Ctx, Need, Result, check, check_eq, context::path, look, tests};
+
+tests! {
+    a_user_runs_a_container [Need::Unprivileged];
+    root_within_is_the_user_outside [Need::Unprivileged];
+    a_range_of_ids_is_mapped [Need::Unprivileged];
+    a_user_without_a_user_namespace_is_refused [Need::Unprivileged];
+    the_whole_life_of_a_container [Need::Unprivileged];
+    spec_rootless_runs_unedited [Need::Unprivileged];
+    state_is_where_the_session_is [Need::Unprivileged];
+}
+
+fn a_user_runs_a_container(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "exit", "5"]);
+    let output = ctx.run(&bundle)?;
+    check_eq!(output.code, 5, "exit status ({})", output.stderr());
+    Ok(())
+}
+
+fn root_within_is_the_user_outside(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "report-and-wait"]);
+    let container = ctx.started(&bundle)?;
+    check_eq!(container.report()?["ids"]["uid"], json!(0), "uid from within");
+    let uid = nix::unistd::geteuid().to_string();
+    check_eq!(look::status(container.pid, "Uid")?.split(' ').next(), Some(uid.as_str()), "uid from outside");
+    Ok(())
+}
+
+fn a_range_of_ids_is_mapped(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let first = std::fs::read_to_string("/etc/subuid")?;
+    let first: u32 = first.split(':').nth(1).unwrap_or_default().parse()?;
+    let map = |own: u32| json!([{"containerID": 0, "hostID": own, "size": 1}, {"containerID": 1, "hostID": first, "size": 65_535}]);
+    bundle.set("/linux/uidMappings", map(uid)).set("/linux/gidMappings", map(gid));
+    bundle.set("/process/user", json!({"uid": 10, "gid": 20}));
+    let container = ctx.started(&bundle)?;
+    let outside = (first + 9).to_string();
+    check_eq!(
+        look::status(container.pid, "Uid")?.split(' ').next(),
+        Some(outside.as_str()),
+        "uid 10 from outside"
+    );
+    Ok(())
+}
+
+fn a_user_without_a_user_namespace_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.without_namespace("user").remove("/linux/uidMappings").remove("/linux/gidMappings");
+    ctx.refused(&bundle, &[]).map(drop)
+}
+
+fn the_whole_life_of_a_container(ctx: &Ctx) -> Result {
+    let container = ctx.create(&ctx.waiting()?)?;
+    check_eq!(container.status()?, "created", "status after create");
+    container.start()?;
+    check_eq!(container.status()?, "running", "status after start");
+    container.stop()?;
+    container.delete()
+}
+
+fn spec_rootless_runs_unedited(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    ctx.call(&["spec", "--rootless", "--bundle", path(&bundle.dir)])?.succeeded("spec --rootless")?;
+    bundle.spec = serde_json::from_slice(&std::fs::read(bundle.dir.join("config.json"))?)?;
+    // Save for the terminal, which a test has none of.
+    bundle.set("/process/terminal", json!(false)).args(&["/probe", "exit", "0"]);
+    let output = ctx.run(&bundle)?;
+    check_eq!(output.code, 0, "exit status ({})", output.stderr());
+    Ok(())
+}
+
+fn state_is_where_the_session_is(ctx: &Ctx) -> Result {
+    // Without --root: below $XDG_RUNTIME_DIR, which is the user's own.
+    let mut command = std::process::Command::new(&ctx.runtime);
+    command.args(["list", "--quiet"]).stdin(std::process::Stdio::null());
+    let output = ctx.finish(command)?.succeeded("list without --root")?;
+    check!(output.stderr().is_empty(), "words on stderr: {}", output.stderr());
+    Ok(())
+}

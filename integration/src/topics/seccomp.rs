@@ -1,0 +1,187 @@
+//! The seccomp filter (config-linux.md, "Seccomp"; seccomp(2)).
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, Ctx, Result, check, check_eq, look, tests};
+
+tests! {
+    without_a_profile_there_is_no_filter;
+    a_profile_is_in_force;
+    an_errno_is_returned;
+    an_errno_of_ones_own_is_returned;
+    a_kill_ends_the_process;
+    arguments_are_compared;
+    a_default_that_denies_is_in_force;
+    it_works_without_no_new_privs;
+    an_unknown_action_is_refused;
+    an_unknown_operator_is_refused;
+}
+
+fn profiled(ctx: &Ctx, default: &str, rules: Value) -> Result<Bundle> {
+    let mut bundle = ctx.bundle()?;
+    bundle.set("/linux/seccomp", json!({"defaultAction": default, "syscalls": rules}));
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &[]);
+    bundle.args(&["/probe", "mkdir", "/tmp/x"]);
+    Ok(bundle)
+}
+
+fn without_a_profile_there_is_no_filter(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    check_eq!(look::status(container.pid, "Seccomp")?, "0", "seccomp mode");
+    Ok(())
+}
+
+fn a_profile_is_in_force(ctx: &Ctx) -> Result {
+    let mut bundle =
+        profiled(ctx, "SCMP_ACT_ALLOW", json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]))?;
+    bundle.args(&["/probe", "wait"]);
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::status(container.pid, "Seccomp")?, "2", "seccomp mode");
+    check_eq!(look::status(container.pid, "Seccomp_filters")?, "1", "number of filters");
+    Ok(())
+}
+
+fn an_errno_is_returned(ctx: &Ctx) -> Result {
+    let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]);
+    check_eq!(ctx.stdout(&profiled(ctx, "SCMP_ACT_ALLOW", rules)?)?, "1", "errno of mkdir (EPERM)");
+    check_eq!(
+        ctx.stdout(&profiled(ctx, "SCMP_ACT_ALLOW", json!([]))?)?,
+        "0",
+        "errno of mkdir without the rule"
+    );
+    Ok(())
+}
+
+fn an_errno_of_ones_own_is_returned(ctx: &Ctx) -> Result {
+    let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}]);
+    check_eq!(ctx.stdout(&profiled(ctx, "SCMP_ACT_ALLOW", rules)?)?, "99", "errno of mkdir");
+    Ok(())
+}
+
+fn a_kill_ends_the_process(ctx: &Ctx) -> Result {
+    let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}]);
+    let output = ctx.run(&profiled(ctx, "SCMP_ACT_ALLOW", rules)?)?;
+    check_eq!(output.code, 128 + 31, "exit status of run (SIGSYS)");
+    Ok(())
+}
+
+fn arguments_are_compared(ctx: &Ctx) -> Result {
+    // socket(AF_UNIX = 1, ...): the first argument decides.
+    for (value, errno) in [(1, "77"), (2, "2")] {
+        let rules = json!([{"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77,
+            "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]}]);
+        let mut bundle = profiled(ctx, "SCMP_ACT_ALLOW", rules)?;
+        bundle.args(&["/probe", "connect", "/tmp/no-such-socket"]);
+        check_eq!(ctx.stdout(&bundle)?, errno, "errno of connecting when family {value} is denied");
+    }
+    Ok(())
+}
+
+fn a_default_that_denies_is_in_force(ctx: &Ctx) -> Result {
+    // What the runtime itself and a static program need to get to the denied call.
+    let names = json!([
+        "execve",
+        "exit",
+        "exit_group",
+        "brk",
+        "mmap",
+        "munmap",
+        "mprotect",
+        "mremap",
+        "madvise",
+        "arch_prctl",
+        "set_tid_address",
+        "set_robust_list",
+        "rseq",
+        "prlimit64",
+        "readlink",
+        "readlinkat",
+        "getrandom",
+        "poll",
+        "ppoll",
+        "sigaltstack",
+        "rt_sigaction",
+        "rt_sigprocmask",
+        "rt_sigreturn",
+        "sched_getaffinity",
+        "write",
+        "writev",
+        "read",
+        "open",
+        "openat",
+        "openat2",
+        "close",
+        "close_range",
+        "fstat",
+        "newfstatat",
+        "statx",
+        "fcntl",
+        "futex",
+        "prctl",
+        "capset",
+        "capget",
+        "setuid",
+        "setgid",
+        "setgroups",
+        "getpid",
+        "gettid",
+        "getppid",
+        "stat",
+        "lstat",
+        "fstatfs",
+        "epoll_ctl",
+        "epoll_pwait",
+        "nanosleep",
+        "clock_nanosleep",
+        "tgkill",
+        "sched_yield",
+        "getdents64",
+        "faccessat",
+        "faccessat2",
+        "access",
+        "chdir",
+        "fchdir",
+        "getcwd",
+        "sendmsg",
+        "sendto",
+        "recvfrom",
+        "recvmsg",
+        "getuid",
+        "getgid",
+        "geteuid",
+        "getegid",
+        "poll",
+        "dup3",
+        "ioctl",
+        "umask",
+        "uname",
+        "lseek"
+    ]);
+    let rules = json!([{"names": names, "action": "SCMP_ACT_ALLOW"}]);
+    let mut bundle = profiled(ctx, "SCMP_ACT_ERRNO", rules)?;
+    bundle.set("/linux/seccomp/defaultErrnoRet", json!(88));
+    check_eq!(ctx.stdout(&bundle)?, "88", "errno of mkdir, which the profile does not name");
+    Ok(())
+}
+
+fn it_works_without_no_new_privs(ctx: &Ctx) -> Result {
+    let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]);
+    let mut bundle = profiled(ctx, "SCMP_ACT_ALLOW", rules)?;
+    bundle.set("/process/noNewPrivileges", json!(false));
+    check_eq!(ctx.stdout(&bundle)?, "1", "errno of mkdir (EPERM)");
+    bundle.args(&["/probe", "wait"]);
+    let container = ctx.started(&bundle)?;
+    check!(look::status(container.pid, "NoNewPrivs")? == "0", "the filter brought no_new_privs along");
+    Ok(())
+}
+
+fn an_unknown_action_is_refused(ctx: &Ctx) -> Result {
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_NONSENSE"}]);
+    ctx.refused(&profiled(ctx, "SCMP_ACT_ALLOW", rules)?, &["SCMP_ACT_NONSENSE"]).map(drop)
+}
+
+fn an_unknown_operator_is_refused(ctx: &Ctx) -> Result {
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO",
+        "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_NONSENSE"}]}]);
+    ctx.refused(&profiled(ctx, "SCMP_ACT_ALLOW", rules)?, &["SCMP_CMP_NONSENSE"]).map(drop)
+}
