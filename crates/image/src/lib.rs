@@ -12,6 +12,7 @@
 
 pub mod blob;
 pub mod bundle;
+pub mod config;
 pub mod digest;
 pub mod error;
 pub mod events;

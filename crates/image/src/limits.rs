@@ -26,9 +26,11 @@ pub struct Limits {
     pub xattr_bytes: usize,
     /// Bytes of all files of all layers, holes counted.
     pub total_bytes: u64,
-    /// Times by which a layer may grow when inflated, beyond its first gibibyte. No real layer comes near; bombs
-    /// live near 1,000 (deflate's best is 1,032).
+    /// Times by which a layer may grow when inflated. No real layer comes near; bombs live near 1,000 (deflate's best
+    /// is 1,032).
     pub inflate_ratio: u64,
+    /// Bytes to which any layer may inflate, however small it is.
+    pub inflate_free: u64,
 }
 
 impl Default for Limits {
@@ -45,6 +47,7 @@ impl Default for Limits {
             xattr_bytes: 64 << 10,
             total_bytes: 64 << 30,
             inflate_ratio: 200,
+            inflate_free: 1 << 30,
         }
     }
 }
@@ -52,7 +55,7 @@ impl Default for Limits {
 impl Limits {
     /// The most bytes that a layer of `compressed` bytes may inflate to.
     pub fn inflated(&self, compressed: u64) -> u64 {
-        (1u64 << 30).max(compressed.saturating_mul(self.inflate_ratio)).min(self.stream_bytes())
+        self.inflate_free.max(compressed.saturating_mul(self.inflate_ratio)).min(self.stream_bytes())
     }
 
     /// The most bytes of a tar stream: its files and, for each entry, a generous header.

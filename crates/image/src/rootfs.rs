@@ -73,7 +73,7 @@ impl Rootfs {
     pub fn parent_or_new(&mut self, place: &Place) -> Result<Directory> {
         match self.parent(place) {
             Err(Errno::ENOENT) => {
-                self.make_all(&place.parent)?;
+                make_path(self.root.as_fd(), &place.parent, &mut self.implied)?;
                 Ok(self.parent(place).doing(|| format!("open directory {}", shown(&place.parent)))?)
             }
             other => other.doing(|| format!("open directory {}", shown(&place.parent))),
@@ -82,30 +82,7 @@ impl Rootfs {
 
     /// Opens a directory, O_PATH.
     pub fn directory(&self, path: &[u8]) -> Result<Directory, Errno> {
-        let fd = self.open(path, libc::O_PATH | libc::O_DIRECTORY)?;
-        let ino = fs::fstat(fd.as_fd())?.ino;
-        Ok(Directory { fd: Rc::new(fd), ino })
-    }
-
-    fn make_all(&mut self, path: &[u8]) -> Result<()> {
-        let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).chain([path.len()]);
-        let (mut above, mut start) = (self.directory(b"")?, 0);
-        for end in ends {
-            above = match self.directory(&path[..end]) {
-                Err(Errno::ENOENT) => {
-                    let name = c_path(&path[start..end])?;
-                    // A dangling link stands there when mkdir says EEXIST: it is not followed into being.
-                    fs::mkdirat(above.fd(), &name, 0o755)
-                        .doing(|| format!("make directory {}", shown(&path[..end])))?;
-                    let made = self.directory(&path[..end])?;
-                    self.implied.push(made.ino);
-                    made
-                }
-                other => other.doing(|| format!("open directory {}", shown(&path[..end])))?,
-            };
-            start = end + 1;
-        }
-        Ok(())
+        directory(self.root.as_fd(), path)
     }
 
     /// The directories made by [`parent_or_new`](Self::parent_or_new) since the last call.
@@ -119,6 +96,45 @@ impl Rootfs {
         self.last = None;
         remove_tree(dir, name, self.trash.as_fd())
     }
+}
+
+fn directory(root: BorrowedFd, path: &[u8]) -> Result<Directory, Errno> {
+    let fd = beneath(root, path, libc::O_PATH | libc::O_DIRECTORY)?;
+    let ino = fs::fstat(fd.as_fd())?.ino;
+    Ok(Directory { fd: Rc::new(fd), ino })
+}
+
+/// Makes a directory beneath `root` and all that leads to it; one that is there is left as it is.
+pub fn make_all(root: BorrowedFd, path: &str) -> Result<()> {
+    match directory(root, path.as_bytes()) {
+        Err(Errno::ENOENT) => {
+            let plain: Vec<&str> = path.split('/').filter(|p| !matches!(*p, "" | ".")).collect();
+            make_path(root, plain.join("/").as_bytes(), &mut Vec::new())
+        }
+        other => other.map(drop).doing(|| format!("open directory {} of the image", shown(path.as_bytes()))),
+    }
+}
+
+/// Makes what is missing of a path without empty components, and adds the inodes of what it made to `made`.
+fn make_path(root: BorrowedFd, path: &[u8], made: &mut Vec<u64>) -> Result<()> {
+    let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).chain([path.len()]);
+    let (mut above, mut start) = (directory(root, b"")?, 0);
+    for end in ends {
+        above = match directory(root, &path[..end]) {
+            Err(Errno::ENOENT) => {
+                let name = c_path(&path[start..end])?;
+                // A dangling link stands there when mkdir says EEXIST: it is not followed into being.
+                fs::mkdirat(above.fd(), &name, 0o755)
+                    .doing(|| format!("make directory {}", shown(&path[..end])))?;
+                let new = directory(root, &path[..end])?;
+                made.push(new.ino);
+                new
+            }
+            other => other.doing(|| format!("open directory {}", shown(&path[..end])))?,
+        };
+        start = end + 1;
+    }
+    Ok(())
 }
 
 /// Opens a name beneath `root`, resolved as if that were `/`.

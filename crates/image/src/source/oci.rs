@@ -175,7 +175,9 @@ fn best(
     wanted: &Platform,
     limits: &Limits,
 ) -> Result<Descriptor> {
-    if let [only] = &manifests[..] {
+    if let [only] = &manifests[..]
+        && only.platform.is_none()
+    {
         return Ok(only.clone());
     }
     let mut found: Option<(u8, &Descriptor)> = None;

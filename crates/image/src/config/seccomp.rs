@@ -1,0 +1,119 @@
+//! The default seccomp profile: every system call of the kernel but those that reach beyond a container.
+//!
+//! syscalls.txt holds the names in the kernel's own tables (x86, and the generic one of newer architectures), Linux
+//! 6.18. [`REFUSED`] says which are refused and why: most need privileges that a container with the default
+//! capabilities lacks anyway, and are refused because kernel bugs live there. A call that is newer than the list is
+//! refused with EPERM, as everything not named.
+
+use serde_json::{Value, json};
+
+/// All names, one a line.
+const ALL: &str = include_str!("syscalls.txt");
+
+/// What is refused, by reason.
+const REFUSED: [(&str, &str); 11] = [
+    (
+        "kernel code",
+        "init_module finit_module delete_module create_module query_module get_kernel_syms bpf kexec_load kexec_file_load lookup_dcookie uprobe uretprobe",
+    ),
+    (
+        "the whole machine",
+        "reboot syslog acct swapon swapoff quotactl quotactl_fd vhangup idle sethostname setdomainname nfsservctl",
+    ),
+    ("its clock", "settimeofday stime clock_settime clock_settime64"),
+    ("namespaces", "unshare setns clone clone3"),
+    (
+        "mounts",
+        "mount umount umount2 pivot_root move_mount open_tree open_tree_attr fsopen fsconfig fsmount fspick mount_setattr sysfs uselib ustat",
+    ),
+    (
+        "files by handle, out of any root (CVE-2014-9357's neighbour, \"shocker\")",
+        "open_by_handle_at name_to_handle_at fanotify_init",
+    ),
+    (
+        "other processes' memory and files",
+        "process_vm_readv process_vm_writev kcmp pidfd_getfd perf_event_open userfaultfd",
+    ),
+    ("keys, which no namespace divides", "add_key request_key keyctl"),
+    (
+        "memory placement",
+        "mbind migrate_pages move_pages get_mempolicy set_mempolicy set_mempolicy_home_node",
+    ),
+    ("ports and old processor modes", "iopl ioperm vm86 vm86old"),
+    ("too often broken into", "io_uring_setup io_uring_enter io_uring_register"),
+];
+
+/// Calls with rules of their own below.
+const BY_ARGUMENT: &str = "clone clone3 personality socket";
+
+/// Never implemented by Linux: no filter needs them.
+const NEVER: &str = "afs_syscall bdflush break ftime getpmsg gtty lock mpx prof profil putpmsg security stty tuxcall ulimit vserver _sysctl epoll_ctl_old epoll_wait_old llseek";
+
+/// The flags of clone(2) that make a namespace: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
+const NAMESPACES: u64 = 0x7e02_0000;
+/// Personalities that change no protection: PER_LINUX, PER_LINUX32, UNAME26, both, and the question (personality(2)).
+const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+const ENOSYS: u32 = 38;
+
+/// The `linux.seccomp` of a config.json.
+pub(super) fn profile() -> Value {
+    let clone = json!([{"index": 0, "value": NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]);
+    let mut rules = vec![
+        json!({"names": allowed(), "action": "SCMP_ACT_ALLOW"}),
+        json!({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": clone}),
+        // Its flags lie in memory, where no filter looks: with ENOSYS, C libraries fall back to clone.
+        json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}),
+    ];
+    rules.extend(PERSONALITIES.map(|p| rule("personality", p, "SCMP_CMP_EQ")));
+    // All families but AF_ALG (38) and AF_VSOCK (40): the kernel's cryptography, and the hypervisor.
+    rules.extend(
+        [(38, "SCMP_CMP_LT"), (39, "SCMP_CMP_EQ"), (40, "SCMP_CMP_GT")].map(|(n, op)| rule("socket", n, op)),
+    );
+    json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": architectures(), "syscalls": rules})
+}
+
+fn rule(name: &str, value: u64, op: &str) -> Value {
+    json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": value, "op": op}]})
+}
+
+fn allowed() -> Vec<&'static str> {
+    let refused = REFUSED.iter().map(|(_, names)| *names).chain([BY_ARGUMENT, NEVER]);
+    let refused: Vec<&str> = refused.flat_map(str::split_whitespace).collect();
+    ALL.lines().filter(|name| !refused.contains(name)).collect()
+}
+
+/// The processor's own, and the 32-bit one that it runs too.
+fn architectures() -> Value {
+    match std::env::consts::ARCH {
+        "x86_64" => json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]),
+        "aarch64" => json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]),
+        "riscv64" => json!(["SCMP_ARCH_RISCV64"]),
+        "powerpc64" => json!(["SCMP_ARCH_PPC64LE"]),
+        "s390x" => json!(["SCMP_ARCH_S390X", "SCMP_ARCH_S390"]),
+        _ => json!([]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refused_name_is_a_call_and_none_is_allowed() {
+        let allowed = allowed();
+        for name in REFUSED
+            .iter()
+            .flat_map(|(_, names)| names.split_whitespace())
+            .chain(BY_ARGUMENT.split_whitespace())
+        {
+            assert!(ALL.lines().any(|n| n == name), "{name} is not in syscalls.txt");
+            assert!(!allowed.contains(&name), "{name}");
+        }
+        for name in
+            ["read", "execve", "futex_time64", "ptrace", "chroot", "landlock_restrict_self", "fchmodat2"]
+        {
+            assert!(allowed.contains(&name), "{name}");
+        }
+        assert!(allowed.len() > 380 && allowed.len() < 420, "{}", allowed.len());
+    }
+}
