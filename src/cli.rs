@@ -1,6 +1,6 @@
 //! The command line, in runc's spelling and meaning.
 
-use crate::{create, features, inspect, lifecycle, spec};
+use crate::{create, features, image, inspect, lifecycle, spec};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -204,6 +204,16 @@ enum Command {
         #[arg(long)]
         rootless: bool,
     },
+    /// Turn an image (OCI layout, oci-archive, docker-archive) into a bundle
+    Unpack {
+        #[command(flatten)]
+        args: image::UnpackArgs,
+    },
+    /// Print what an image is and holds, as JSON, without unpacking it
+    Inspect {
+        #[command(flatten)]
+        args: image::InspectArgs,
+    },
     /// Print what this build supports, as JSON
     Features,
     /// Print what create would do with a bundle on this host, without doing it
@@ -282,6 +292,8 @@ impl Cli {
             Command::Resume { id } => lifecycle::pause(global, id, false),
             Command::Ps { format, id } => inspect::ps(global, id, format == "json"),
             Command::Spec { bundle, rootless } => spec::spec(bundle, *rootless),
+            Command::Unpack { args } => image::unpack(global, args),
+            Command::Inspect { args } => image::inspect(args),
             Command::Features => features::features(),
             Command::Plan { directory, bundle } => {
                 let here = PathBuf::from(".");

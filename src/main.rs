@@ -7,6 +7,7 @@ mod clock;
 mod create;
 mod exec;
 mod features;
+mod image;
 mod inspect;
 mod lifecycle;
 mod log;

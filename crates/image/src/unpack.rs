@@ -6,11 +6,14 @@
 use crate::error::{Doing, Error, Kind, Result};
 use crate::events::{Event, Events};
 use crate::layer::apply::{Applier, Owners, Style, Summary, open_directory};
+use crate::layer::inflate::{Limited, inflater};
 use crate::layer::stream::{Expected, Stream};
 use crate::limits::Limits;
 use crate::rootfs::Rootfs;
 use crate::source::Layer;
+use crate::tar::Reader;
 use crate::wall::{self, Wall};
+use std::io::BufReader;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Name of the new root file system within the work directory.
@@ -68,4 +71,19 @@ fn start(layer: &Layer, limits: &Limits) -> Result<Stream> {
         most: limits.inflated(layer.blob.len()),
     };
     Stream::start(name, layer.blob.clone(), expected)
+}
+
+/// The highest user and group id of all layers, without unpacking them: for a message, once an owner could not be
+/// set. Errors: anything wrong with the image.
+pub fn highest_ids(layers: &[Layer], limits: &Limits) -> Result<(u32, u32)> {
+    let mut highest = (0, 0);
+    for layer in layers {
+        let plain = inflater(layer.blob.clone())?;
+        let limited = Limited::new(plain, limits.inflated(layer.blob.len()));
+        let mut reader = Reader::new(BufReader::with_capacity(64 << 10, limited), limits);
+        while let Some(entry) = reader.next_entry()? {
+            highest = (highest.0.max(entry.uid), highest.1.max(entry.gid));
+        }
+    }
+    Ok(highest)
 }

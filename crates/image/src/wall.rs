@@ -9,10 +9,11 @@
 use crate::error::{Doing, Result};
 use coracle_sys::{fs, libc, namespace};
 use landlock::{ABI, Access, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus};
+use serde::{Deserialize, Serialize};
 use std::os::fd::BorrowedFd;
 
 /// Which parts of the wall stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wall {
     /// Landlock holds the thread.
     pub landlock: bool,

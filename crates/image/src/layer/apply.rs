@@ -11,6 +11,7 @@ use crate::names::Place;
 use crate::rootfs::{Directory, Rootfs};
 use crate::tar::{Entry, Input, Reader, What};
 use coracle_sys::{Errno, fs, libc};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -41,7 +42,7 @@ pub enum Style {
 }
 
 /// What an unpacking amounted to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Entries of all layers.
     pub entries: u64,

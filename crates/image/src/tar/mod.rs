@@ -82,6 +82,7 @@ pub trait Input: BufRead {
 }
 
 impl Input for &[u8] {}
+impl<R: std::io::Read> Input for std::io::BufReader<R> {}
 
 fn truncated() -> Error {
     Error::new(Kind::Corrupt, "the archive ends in the middle of an entry")

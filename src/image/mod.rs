@@ -1,0 +1,180 @@
+//! Commands about images: words in, lines out. What they do is in crates/image.
+
+mod inspect;
+mod unpack;
+
+use crate::cli::Global;
+use clap::Args;
+use coracle_image::config::{Network, Wishes};
+use coracle_image::events::{Event, Events};
+use coracle_image::limits::Limits;
+use coracle_image::source::{Image, Query, Source, split_location};
+use std::io::Write;
+
+pub(crate) use inspect::{InspectArgs, inspect};
+pub(crate) use unpack::{UnpackArgs, unpack};
+
+/// Which image, and how much of it.
+#[derive(Args)]
+pub(crate) struct Which {
+    /// Layout directory or archive, with [:TAG][@DIGEST]; - is standard input
+    image: String,
+    /// os/architecture[/variant] instead of this machine's
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    /// Most bytes to unpack, with K, M, G or T; also lifts the limit on how far a layer may inflate
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_size: Option<u64>,
+}
+
+impl Which {
+    fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        match self.max_size {
+            Some(total_bytes) => Limits { total_bytes, inflate_ratio: u64::MAX, ..usual },
+            None => usual,
+        }
+    }
+
+    fn source(&self) -> coracle_image::Result<(Source, Query)> {
+        let (location, mut query) = split_location(&self.image)?;
+        query.platform = self.platform.as_deref().map(str::parse).transpose()?;
+        Ok((Source::open(&location, &self.limits())?, query))
+    }
+
+    fn open(&self) -> coracle_image::Result<Image> {
+        let (source, query) = self.source()?;
+        source.image(&query).map_err(|e| e.within(format!("image {}", self.image.escape_debug())))
+    }
+}
+
+/// What the caller wants otherwise than the image says.
+#[derive(Args)]
+pub(crate) struct WishArgs {
+    /// Set NAME=value in the environment (a NAME alone takes its value from here)
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// USER[:GROUP], names or numbers
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// Directory to start in
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Program to run instead of the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Host name of the container
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Make the root file system read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Set-id programs give nothing
+    #[arg(long)]
+    no_new_privileges: bool,
+    /// Network: none (loopback only) or host
+    #[arg(long, value_name = "KIND", default_value = "none", value_parser = ["none", "host"])]
+    net: String,
+}
+
+impl WishArgs {
+    fn wishes(&self, args: &[String]) -> Wishes {
+        let env = self.env.iter().filter_map(|line| match line.contains('=') {
+            true => Some(line.clone()),
+            false => std::env::var(line).ok().map(|value| format!("{line}={value}")),
+        });
+        Wishes {
+            args: args.to_vec(),
+            entrypoint: self.entrypoint.as_ref().map(|e| vec![e.clone()]),
+            env: env.collect(),
+            user: self.user.clone(),
+            cwd: self.workdir.clone(),
+            hostname: self.hostname.clone(),
+            terminal: self.tty,
+            readonly: self.read_only,
+            no_new_privileges: self.no_new_privileges,
+            network: if self.net == "host" { Network::Host } else { Network::None },
+            ids: None,
+            mounts: Vec::new(),
+        }
+    }
+}
+
+/// `512M`: a number with a binary unit.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => 0,
+        "K" | "k" | "KiB" => 10,
+        "M" | "m" | "MiB" => 20,
+        "G" | "g" | "GiB" => 30,
+        "T" | "t" | "TiB" => 40,
+        other => return Err(format!("{other:?} is no unit; write K, M, G or T")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is no size; write 512M or 2G"))?;
+    number.checked_mul(1 << unit).ok_or_else(|| format!("{text} is too much"))
+}
+
+/// Shows events: JSON lines on standard output if asked for, else one line on a terminal that is written over.
+struct Shown {
+    json: bool,
+    terminal: bool,
+}
+
+impl Shown {
+    fn new(json: bool) -> Self {
+        let terminal = !json && coracle_sys::tty::is_terminal(std::os::fd::AsFd::as_fd(&std::io::stderr()));
+        Self { json, terminal }
+    }
+
+    /// A JSON object as a line of its own.
+    fn line(value: &serde_json::Value) {
+        crate::inspect::print(&format!("{value}\n"));
+    }
+
+    fn status(text: &str) {
+        let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+    }
+
+    /// Takes the status line away.
+    fn done(&self) {
+        if self.terminal {
+            Self::status("");
+        }
+    }
+}
+
+impl Events for Shown {
+    fn event(&self, event: Event<'_>) {
+        if self.json {
+            Self::line(&match event {
+                Event::Layer { number, of, digest, bytes } => {
+                    serde_json::json!({"event": "layer", "number": number, "of": of, "digest": digest, "bytes": bytes})
+                }
+                Event::Download { digest, done, of } => {
+                    serde_json::json!({"event": "download", "digest": digest, "done": done, "of": of})
+                }
+                Event::Note(text) => serde_json::json!({"event": "note", "text": text}),
+            });
+        } else if self.terminal {
+            match event {
+                Event::Layer { number, of, bytes, .. } => {
+                    Self::status(&format!("layer {number} of {of}, {} MB", bytes / 1_000_000))
+                }
+                Event::Download { digest, done, of } => {
+                    let percent = (done * 100).checked_div(of).unwrap_or(100);
+                    Self::status(&format!("{} {percent} %", digest.get(7..19).unwrap_or(digest)));
+                }
+                Event::Note(text) => Self::status(&format!("{text}\n")),
+            }
+        }
+    }
+}
+
+/// Says what the user should know.
+fn notes(global: &Global, notes: &[String]) {
+    crate::log::warnings(global, notes);
+}
