@@ -83,7 +83,12 @@ impl Child<'_> {
         let mut keep: Vec<i32> = (3..3 + p.preserve_fds as i32).collect();
         keep.push(p.wire.as_raw_fd());
         keep.extend(
-            p.listener.iter().chain(&p.joins).chain(p.opened.iter().map(|o| &o.1)).map(AsRawFd::as_raw_fd),
+            p.listener
+                .iter()
+                .chain(&p.waiting)
+                .chain(&p.joins)
+                .chain(p.opened.iter().map(|o| &o.1))
+                .map(AsRawFd::as_raw_fd),
         );
         fs::close_others(&mut keep).doing(|| "closing the runtime's descriptors".into())?;
         // The parent may have died before the signal was set: then its end is closed by now.
