@@ -36,6 +36,7 @@ struct Child<'a> {
     label: Option<OwnedFd>,
     masks: masks::Masks,
     program: CString,
+    home: Option<CString>,
     ambient_set: bool,
     host_pid: i32,
     done: usize,
@@ -49,6 +50,7 @@ pub(crate) fn run(prepared: Prepared) -> ! {
         label: None,
         masks: masks::Masks::default(),
         program: CString::default(),
+        home: None,
         ambient_set: false,
         host_pid: 0,
         done: 0,
@@ -165,7 +167,7 @@ impl Child<'_> {
             ),
             Act::FindProgram => self.find_program(),
             Act::Settle(first) => program::settle(*first),
-            Act::Exec(what) => Err(program::exec(&self.program, what)),
+            Act::Exec(what) => Err(program::exec(&self.program, what, self.home.take())),
             other => self.limit(other),
         }
     }
@@ -302,6 +304,13 @@ impl Child<'_> {
     fn find_program(&mut self) -> Result<()> {
         if let Some(Act::Exec(what)) = self.p.plan.launch.last().map(|s| &s.act) {
             self.program = program::find(what)?;
+            let uid = self
+                .p
+                .plan
+                .setup
+                .iter()
+                .find_map(|s| if let Act::Ids(uid, ..) = s.act { Some(uid) } else { None });
+            self.home = program::home(self.root()?, what, uid.unwrap_or(0));
         }
         Ok(())
     }

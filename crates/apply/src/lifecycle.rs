@@ -50,7 +50,13 @@ pub fn start(entry: &Entry, hooks: &Hooks) -> Result<()> {
             return Err(Failure::says(format!("the container's init said {other:?} instead of starting")));
         }
     }
-    hooks::run(&hooks.poststart, &record.state_json("running", pid))
+    hooks::run(&hooks.poststart, &record.state_json("running", pid)).inspect_err(|_| {
+        // runtime.md, Lifecycle: a failed poststart hook stops the container.
+        if let Some(init) = record.init() {
+            let _ = process::pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
+            let _ = poll::poll(&[(init.pidfd.as_fd(), libc::POLLIN)], DEATH);
+        }
+    })
 }
 
 /// Sends a signal to init, or to all processes.

@@ -1,9 +1,11 @@
 //! The program: found before the start, so that create tells; and the directory that it starts in.
 
+use super::path;
 use crate::failure::{Doing, Failure, Result, text};
 use coracle_plan::steps::Program;
 use coracle_sys::{Errno, fs, libc, process, signal};
 use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Enters the working directory; it must lie inside the root (CVE-2024-21626).
 pub(crate) fn enter(cwd: &CStr) -> Result<()> {
@@ -60,8 +62,31 @@ pub(crate) fn settle(first: u32) -> Result<()> {
     signal::set_mask(0).map(drop).doing(|| "unblocking signals".into())
 }
 
+/// The longest /etc/passwd that is read.
+const PASSWD: usize = 1 << 20;
+
+/// `HOME=` for a program whose environment has none: the user's directory in the container's /etc/passwd (a regular file, read
+/// without waiting, bounded: the image is hostile), or `/`.
+pub(crate) fn home(root: BorrowedFd, program: &Program, uid: u32) -> Option<CString> {
+    if program.env.iter().any(|e| e.to_bytes().starts_with(b"HOME=")) {
+        return None;
+    }
+    let open = || path::open(root, c"etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY);
+    let regular = |fd: &OwnedFd| fs::fstat(fd.as_fd()).is_ok_and(|s| s.kind() == libc::S_IFREG);
+    let text = open()
+        .ok()
+        .filter(regular)
+        .and_then(|fd| fs::read_to_end(fd.as_fd(), PASSWD).ok())
+        .unwrap_or_default();
+    let uid = uid.to_string();
+    let line = text.split(|b| *b == b'\n').map(|l| l.split(|b| *b == b':').collect::<Vec<_>>());
+    let found = line.into_iter().find(|f| f.len() > 5 && f[2] == uid.as_bytes() && f[5].starts_with(b"/"));
+    CString::new([b"HOME=".as_slice(), found.map_or(b"/".as_slice(), |f| f[5])].concat()).ok()
+}
+
 /// Becomes the workload.
-pub(crate) fn exec(path: &CStr, program: &Program) -> Failure {
-    let errno = process::execve(path, &program.argv, &program.env);
+pub(crate) fn exec(path: &CStr, program: &Program, home: Option<CString>) -> Failure {
+    let env: Vec<CString> = program.env.iter().cloned().chain(home).collect();
+    let errno = process::execve(path, &program.argv, &env);
     Failure::errno(format!("exec {}", text(path)), errno)
 }
