@@ -16,7 +16,7 @@ pub(super) fn create(plan: &Plan, dir: &str, warnings: &mut Vec<String>) -> Resu
         Err(Errno::EEXIST) => reuse(dir)?,
         other => other.doing(|| format!("making {dir}")).map_err(|f| f.at("linux.cgroupsPath"))?,
     }
-    enable(plan, dir)?;
+    enable(dir);
     for w in &plan.writes {
         write(dir, &w.file, &w.value).map_err(|e| explain(e, w, dir))?;
     }
@@ -70,25 +70,28 @@ fn reuse(dir: &str) -> Result<()> {
 
 /// Turns on every controller that the root offers, in each parent, so that the group's files are there.
 /// One that was asked for and cannot be turned on shows when its file is written.
-fn enable(plan: &Plan, dir: &str) -> Result<()> {
-    let _ = plan;
+fn enable(dir: &str) {
     let mut parents = vec![ROOT];
     parents.extend(dir.match_indices('/').filter(|(i, _)| *i > ROOT.len()).map(|(i, _)| &dir[..i]));
     for parent in parents {
         let available = read(parent, "cgroup.controllers").unwrap_or_default();
         if available.is_empty() {
-            return Ok(()); // what is not offered here is not offered below
+            return; // what is not offered here is not offered below
         }
         let on = read(parent, "cgroup.subtree_control").unwrap_or_default();
         let missing: Vec<&str> = available.split(' ').filter(|a| !on.split(' ').any(|o| o == *a)).collect();
         let all: Vec<String> = missing.iter().map(|m| format!("+{m}")).collect();
-        if !all.is_empty() && write(parent, "cgroup.subtree_control", &all.join(" ")).is_err() {
-            for one in &all {
-                let _ = write(parent, "cgroup.subtree_control", one);
+        match write(parent, "cgroup.subtree_control", &all.join(" ")) {
+            _ if all.is_empty() => {}
+            // Processes in the parent: it would take threaded controllers alone, and its children could then hold no process.
+            Ok(()) | Err(Errno::EBUSY) => {}
+            Err(_) => {
+                for one in &all {
+                    let _ = write(parent, "cgroup.subtree_control", one);
+                }
             }
         }
     }
-    Ok(())
 }
 
 fn filter(dir: &str, program: &[bpf::Insn]) -> Result<()> {
