@@ -80,7 +80,9 @@ impl Child<'_> {
     /// Ends with the parent until the parent has written down who this is; holds nothing of the parent's.
     fn settle(&self) -> Result<()> {
         process::set_pdeathsig(libc::SIGKILL).doing(|| "binding this process to the runtime".into())?;
-        process::set_dumpable(false).doing(|| "making this process untraceable".into())?;
+        if self.p.plan.namespaces.maps.is_none() {
+            hide()?;
+        }
         let p = &self.p;
         let mut keep: Vec<i32> = (3..3 + p.preserve_fds as i32).collect();
         keep.push(p.wire.as_raw_fd());
@@ -220,6 +222,8 @@ impl Child<'_> {
             Act::BecomeRoot => {
                 if self.p.plan.namespaces.maps.is_some() {
                     self.wait_for_parent()?;
+                    // Only now: the map files of an untraceable process belong to root, and a user could not write them.
+                    hide()?;
                 }
                 creds::become_root()
             }
@@ -332,6 +336,11 @@ impl Child<'_> {
             }
         }
     }
+}
+
+/// Keeps others of the same user away from this process's memory and descriptors (CVE-2016-9962).
+fn hide() -> Result<()> {
+    process::set_dumpable(false).doing(|| "making this process untraceable".into())
 }
 
 fn open_proc(file: &CStr) -> coracle_sys::Result<OwnedFd> {
