@@ -1,6 +1,9 @@
 //! Commands about images: words in, lines out. What they do is in crates/image.
 
 mod inspect;
+mod network;
+mod run;
+mod store;
 mod unpack;
 
 use crate::cli::Global;
@@ -9,9 +12,13 @@ use coracle_image::config::{Network, Wishes};
 use coracle_image::events::{Event, Events};
 use coracle_image::limits::Limits;
 use coracle_image::source::{Image, Query, Source, split_location};
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Mutex;
 
 pub(crate) use inspect::{InspectArgs, inspect};
+pub(crate) use run::{RunArgs, forget, place, run};
+pub(crate) use store::{ImagesArgs, PullArgs, RmiArgs, images, pull_image, rmi};
 pub(crate) use unpack::{UnpackArgs, unpack};
 
 /// Which image, and how much of it.
@@ -75,12 +82,14 @@ pub(crate) struct WishArgs {
     /// Set-id programs give nothing
     #[arg(long)]
     no_new_privileges: bool,
-    /// Network: none (loopback only) or host
-    #[arg(long, value_name = "KIND", default_value = "none", value_parser = ["none", "host"])]
-    net: String,
 }
 
 impl WishArgs {
+    /// Whether the program gets a terminal.
+    fn tty(&self) -> bool {
+        self.tty
+    }
+
     fn wishes(&self, args: &[String]) -> Wishes {
         let env = self.env.iter().filter_map(|line| match line.contains('=') {
             true => Some(line.clone()),
@@ -96,7 +105,7 @@ impl WishArgs {
             terminal: self.tty,
             readonly: self.read_only,
             no_new_privileges: self.no_new_privileges,
-            network: if self.net == "host" { Network::Host } else { Network::None },
+            network: Network::None,
             ids: None,
             mounts: Vec::new(),
         }
@@ -118,16 +127,47 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << unit).ok_or_else(|| format!("{text} is too much"))
 }
 
+/// Bytes, for people.
+fn sized(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{} kB", bytes / 1_000),
+        1_000_000..1_000_000_000 => format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10),
+        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
+    }
+}
+
 /// Shows events: JSON lines on standard output if asked for, else one line on a terminal that is written over.
 struct Shown {
     json: bool,
     terminal: bool,
+    /// Bytes here, and in all, of each blob that is on its way.
+    downloads: Mutex<BTreeMap<String, (u64, u64)>>,
 }
 
 impl Shown {
     fn new(json: bool) -> Self {
         let terminal = !json && coracle_sys::tty::is_terminal(std::os::fd::AsFd::as_fd(&std::io::stderr()));
-        Self { json, terminal }
+        Self { json, terminal, downloads: Mutex::default() }
+    }
+
+    fn nothing() -> Self {
+        Self { json: false, terminal: false, downloads: Mutex::default() }
+    }
+
+    /// A bar over all downloads.
+    fn progress(&self, digest: &str, now: (u64, u64)) {
+        let Ok(mut all) = self.downloads.lock() else { return };
+        let before = all.insert(digest.to_owned(), now);
+        let percent = |(done, of): (u64, u64)| (done * 100).checked_div(of).unwrap_or(100);
+        let (done, of) = all.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        if before.is_some_and(|b| percent(b) == percent(now)) {
+            return;
+        }
+        let whole = all.values().filter(|(done, of)| done == of).count();
+        let filled = percent((done, of)) as usize * 30 / 100;
+        let bar = format!("{}{}", "#".repeat(filled), ".".repeat(30 - filled));
+        Self::status(&format!("[{bar}] {} of {}, {whole} of {} blobs", sized(done), sized(of), all.len()));
     }
 
     /// A JSON object as a line of its own.
@@ -154,6 +194,12 @@ impl Events for Shown {
                 Event::Layer { number, of, digest, bytes } => {
                     serde_json::json!({"event": "layer", "number": number, "of": of, "digest": digest, "bytes": bytes})
                 }
+                // A line a megabyte is enough.
+                Event::Download { done, of, .. }
+                    if done != of && done >> 20 == (done - done.min(128 << 10)) >> 20 =>
+                {
+                    return;
+                }
                 Event::Download { digest, done, of } => {
                     serde_json::json!({"event": "download", "digest": digest, "done": done, "of": of})
                 }
@@ -164,10 +210,7 @@ impl Events for Shown {
                 Event::Layer { number, of, bytes, .. } => {
                     Self::status(&format!("layer {number} of {of}, {} MB", bytes / 1_000_000))
                 }
-                Event::Download { digest, done, of } => {
-                    let percent = (done * 100).checked_div(of).unwrap_or(100);
-                    Self::status(&format!("{} {percent} %", digest.get(7..19).unwrap_or(digest)));
-                }
+                Event::Download { digest, done, of } => self.progress(digest, (done, of)),
                 Event::Note(text) => Self::status(&format!("{text}\n")),
             }
         }

@@ -3,6 +3,7 @@
 use super::{Shown, Which, WishArgs, notes};
 use crate::cli::{Global, Outcome};
 use clap::Args;
+use coracle_image::config::{Network, Wishes};
 use coracle_image::front;
 use std::path::PathBuf;
 
@@ -15,6 +16,9 @@ pub(crate) struct UnpackArgs {
     bundle: PathBuf,
     #[command(flatten)]
     wish: WishArgs,
+    /// Network: none (loopback only) or host
+    #[arg(long, value_name = "KIND", default_value = "none", value_parser = ["none", "host"])]
+    net: String,
     /// Say what is going on as JSON, a line each
     #[arg(long)]
     json: bool,
@@ -27,7 +31,8 @@ pub(crate) struct UnpackArgs {
 pub(crate) fn unpack(global: &Global, args: &UnpackArgs) -> Outcome {
     let image = args.which.open().map_err(|e| e.to_string())?;
     let shown = Shown::new(args.json);
-    let wishes = args.wish.wishes(&args.args);
+    let network = if args.net == "host" { Network::Host } else { Network::None };
+    let wishes = Wishes { network, ..args.wish.wishes(&args.args) };
     let unpacked = front::unpack(&image, &args.bundle, &wishes, &args.which.limits(), &shown);
     shown.done();
     let report = unpacked.map_err(|e| e.to_string())?;

@@ -39,6 +39,19 @@ pub fn fill(
     filled.doing(|| format!("unpack into {}", bundle.display()))
 }
 
+/// Removes config.json first, then the rest: a bundle that is not whole is none. Other files in it stay, and it with them.
+pub fn remove(bundle: &Path) -> Result<()> {
+    let doing = || format!("remove {}", bundle.display());
+    let dir: OwnedFd = std::fs::OpenOptions::new().read(true).open(bundle).doing(doing)?.into();
+    fs::unlinkat(dir.as_fd(), CONFIG, 0).doing(doing)?;
+    let filling = Filling { _lock: lock(dir.as_fd())?, dir };
+    filling.clean(true).doing(doing)?;
+    fs::unlinkat(filling.dir.as_fd(), MARK, 0).doing(doing)?;
+    // Best effort: not empty, if someone else has put something there.
+    std::fs::remove_dir(bundle).ok();
+    Ok(())
+}
+
 /// Nobody else may look into a bundle: its root file system holds set-id programs (CVE-2021-41103).
 fn make_directory(bundle: &Path) -> Result<bool> {
     match DirBuilder::new().mode(0o700).create(bundle) {

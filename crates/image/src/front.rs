@@ -1,13 +1,16 @@
 //! The front door: an image into a bundle, with whatever privileges the caller has.
 
 use crate::bundle;
-use crate::config::{self, Wishes};
-use crate::error::{Error, Kind, Result};
+use crate::config::{self, Ids, Wishes};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::events::Events;
 use crate::layer::apply::{Owners, Style, Summary};
 use crate::limits::Limits;
 use crate::rootless::{self, Privilege};
 use crate::source::Image;
+use crate::store::containers::Container;
+use crate::store::layers::Kept;
+use crate::store::{Removed, Store};
 use crate::unpack::{How, highest_ids};
 use coracle_sys::Errno;
 use serde::{Deserialize, Serialize};
@@ -57,7 +60,7 @@ fn fill(
     events: &dyn Events,
 ) -> Result<Report> {
     let mut notes = Vec::new();
-    let how = How { owners, style: Style::Flat, limits, events };
+    let how = How { owners, style: Style::Flat, lower: None, limits, events };
     let filled = bundle::fill(image, to, &how, |root| {
         let (spec, said) = config::config(image, wishes, root)?;
         notes = said;
@@ -80,6 +83,93 @@ pub(crate) fn explain(e: Error, image: &Image, wishes: &Wishes, limits: &Limits)
         Some(text) => Error::new(Kind::Unsupported, text),
         None => e,
     }
+}
+
+/// The caller's subordinate ids, or its own; `None` for root.
+pub fn own_ids() -> Option<Ids> {
+    Privilege::of_caller().ids().cloned()
+}
+
+/// How the caller keeps layers in a store.
+pub fn kept() -> Kept {
+    match Privilege::of_caller() {
+        // Root of the host alone may set the attributes that overlayfs uses by default.
+        Privilege::Root => Kept { owners: Owners::Kept, user: !is_host_root() },
+        Privilege::Subordinate(_) => Kept { owners: Owners::Kept, user: true },
+        Privilege::Single(..) => Kept { owners: Owners::Caller, user: true },
+    }
+}
+
+fn is_host_root() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// What a container is to be made from.
+pub struct Order<'a> {
+    /// Its id, already reserved.
+    pub id: &'a str,
+    /// The image's name.
+    pub name: &'a str,
+    /// Where the runtime will keep its state.
+    pub state: &'a Path,
+    /// Whether it goes when its program has ended.
+    pub remove: bool,
+}
+
+/// Makes a container's bundle in a store: layers unpacked once and shared, a configuration, nothing mounted. `image` is
+/// called where it can be read without this process growing. Errors: as of [`unpack`].
+pub fn make(
+    store: &Store,
+    order: &Order,
+    image: impl FnOnce() -> Result<Image>,
+    wishes: &Wishes,
+    limits: &Limits,
+    events: &dyn Events,
+) -> Result<(Container, Vec<String>)> {
+    let (ids, kept) = (own_ids(), kept());
+    let wishes = Wishes { ids: ids.clone(), ..wishes.clone() };
+    rootless::workshop(ids.as_ref(), || {
+        let _hold = store.hold()?;
+        let image = image()?;
+        let unpacked = store.unpack(&image, kept, limits, events);
+        let (layers, summary) = unpacked.map_err(|e| explain(e, &image, &wishes, limits))?;
+        let container = store.container(order.id, order.name, layers, kept, order.state, order.remove);
+        let bundle = store.container_path(order.id);
+        let (mut spec, mut notes) =
+            store.look_into(&container, kept, |root| config::config(&image, &wishes, root))?;
+        spec["annotations"][PLACE] = bundle.to_string_lossy().into();
+        let text =
+            serde_json::to_string_pretty(&spec).map_err(|e| Error::new(Kind::Corrupt, e.to_string()))?;
+        std::fs::write(bundle.join("config.json"), text).doing(|| format!("write {}", bundle.display()))?;
+        store.note(&container)?;
+        notes.extend(skipped(&summary));
+        Ok((container, notes))
+    })
+}
+
+/// The annotation by which `delete` finds a container's directory in a store. No image can set it.
+pub const PLACE: &str = "coracle.container";
+
+/// Removes a container's directory.
+pub fn forget(store: &Store, id: &str) -> Result<()> {
+    rootless::workshop(own_ids().as_ref(), || store.forget_container(id))
+}
+
+/// Removes a bundle, whose files may be of the caller's subordinate ids. Errors: it is none (no config.json or no rootfs).
+pub fn remove_bundle(bundle: &Path) -> Result<()> {
+    if !bundle.join("config.json").is_file() || !bundle.join("rootfs").is_dir() {
+        return Err(Error::new(Kind::Usage, format!("{} is no bundle: it is left alone", bundle.display())));
+    }
+    match own_ids() {
+        Some(ids) => rootless::inside(&ids, || bundle::remove(bundle)),
+        None => bundle::remove(bundle),
+    }
+}
+
+/// Collects a store's garbage; `None`: someone is at work there.
+pub fn collect(store: &Store) -> Result<Option<Removed>> {
+    rootless::workshop(own_ids().as_ref(), || store.collect())
 }
 
 fn skipped(summary: &Summary) -> Vec<String> {

@@ -25,6 +25,12 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// Of an open descriptor.
+    pub fn of(fd: Rc<OwnedFd>) -> Result<Self, Errno> {
+        let ino = fs::fstat(fd.as_fd())?.ino;
+        Ok(Self { fd, ino })
+    }
+
     /// The descriptor, opened O_PATH.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -90,6 +96,11 @@ impl Rootfs {
         self.implied.drain(..)
     }
 
+    /// Makes `directory` the one that entries of `path` go into, until another is asked for.
+    pub fn remember(&mut self, path: &[u8], directory: &Directory) {
+        self.last = Some((path.to_vec(), directory.clone()));
+    }
+
     /// Removes whatever stands at `name`, a whole tree too; nothing there is no error.
     pub fn remove(&mut self, dir: BorrowedFd, name: &CStr) -> Result<()> {
         // A removed directory may be on the way to the one that is held.
@@ -100,8 +111,7 @@ impl Rootfs {
 
 fn directory(root: BorrowedFd, path: &[u8]) -> Result<Directory, Errno> {
     let fd = beneath(root, path, libc::O_PATH | libc::O_DIRECTORY)?;
-    let ino = fs::fstat(fd.as_fd())?.ino;
-    Ok(Directory { fd: Rc::new(fd), ino })
+    Directory::of(Rc::new(fd))
 }
 
 /// Makes a directory beneath `root` and all that leads to it; one that is there is left as it is.

@@ -6,7 +6,7 @@
 use crate::config::{IdRange, Ids};
 use crate::error::{Doing, Error, Kind, Result, fail};
 use coracle_sys::process::{self, CloneArgs, Cloned};
-use coracle_sys::{creds, fs, libc, poll};
+use coracle_sys::{creds, fs, libc, mount, poll};
 use serde::{Serialize, de::DeserializeOwned};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -118,10 +118,38 @@ fn helper(name: &str) -> Result<PathBuf> {
 /// Does some work in a child with a user namespace of these ids, as its root, and hands the result back.
 /// The caller must have no threads yet. Errors: the work's; a namespace or a mapping that the kernel refuses.
 pub fn inside<T: Serialize + DeserializeOwned>(ids: &Ids, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    in_child(libc::CLONE_NEWUSER, Some(ids), work)
+}
+
+/// Does some work in a child with a mount namespace of its own, from which nothing propagates; for a user without
+/// privileges, as root of a user namespace of these ids. What is mounted there ends with the child. The caller must
+/// have no threads yet. Errors: as of [`inside`].
+pub fn workshop<T: Serialize + DeserializeOwned>(
+    ids: Option<&Ids>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let flags = libc::CLONE_NEWNS | if ids.is_some() { libc::CLONE_NEWUSER } else { 0 };
+    in_child(flags, ids, || {
+        mount::mount(None, c"/", None, libc::MS_REC | libc::MS_PRIVATE, None).doing(|| "part the mounts")?;
+        work()
+    })
+}
+
+/// Does some work in a child without anything else of its own, so that this process does not grow and starts no
+/// thread. Errors: the work's.
+pub fn aside<T: Serialize + DeserializeOwned>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    in_child(0, None, work)
+}
+
+fn in_child<T: Serialize + DeserializeOwned>(
+    flags: i32,
+    ids: Option<&Ids>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     let (ready, go) = poll::pipe()?;
     let (answer, tell) = poll::pipe()?;
-    let args = CloneArgs { flags: libc::CLONE_NEWUSER as u64, cgroup: None, sibling: false };
-    match process::clone3(&args).doing(|| "make a user namespace")? {
+    let args = CloneArgs { flags: flags as u64, cgroup: None, sibling: false };
+    match process::clone3(&args).doing(|| "make namespaces to work in")? {
         Cloned::Child => {
             drop((go, answer));
             child(&ready, &tell, work)
@@ -133,8 +161,8 @@ pub fn inside<T: Serialize + DeserializeOwned>(ids: &Ids, work: impl FnOnce() ->
     }
 }
 
-fn parent<T: DeserializeOwned>(pid: i32, ids: &Ids, go: OwnedFd, answer: &OwnedFd) -> Result<T> {
-    let mapped = map(pid, "newuidmap", &ids.users).and_then(|()| map(pid, "newgidmap", &ids.groups));
+fn parent<T: DeserializeOwned>(pid: i32, ids: Option<&Ids>, go: OwnedFd, answer: &OwnedFd) -> Result<T> {
+    let mapped = ids.map_or(Ok(()), |ids| map_all(pid, ids));
     if mapped.is_ok() {
         fs::write_all(go.as_fd(), b"1")?;
     }
@@ -160,6 +188,25 @@ fn child<T: Serialize>(ready: &OwnedFd, tell: &OwnedFd, work: impl FnOnce() -> R
         _ => 1,
     };
     process::exit_now(code)
+}
+
+/// The own id alone needs no helper, once setgroups(2) is given up: user_namespaces(7).
+fn map_all(pid: i32, ids: &Ids) -> Result<()> {
+    if let ([user], [group]) = (&ids.users[..], &ids.groups[..])
+        && (user.count, group.count) == (1, 1)
+    {
+        let lines = [
+            ("setgroups", "deny".to_owned()),
+            ("gid_map", format!("{} {} 1", group.inside, group.outside)),
+            ("uid_map", format!("{} {} 1", user.inside, user.outside)),
+        ];
+        for (file, text) in lines {
+            let path = format!("/proc/{pid}/{file}");
+            std::fs::write(&path, text).doing(|| format!("write {path}"))?;
+        }
+        return Ok(());
+    }
+    map(pid, "newuidmap", &ids.users).and_then(|()| map(pid, "newgidmap", &ids.groups))
 }
 
 fn map(pid: i32, name: &str, ranges: &[IdRange]) -> Result<()> {

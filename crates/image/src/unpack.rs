@@ -27,6 +27,8 @@ pub struct How<'a> {
     pub owners: Owners,
     /// Into one tree, or for an overlay.
     pub style: Style,
+    /// What the layers below show, for an overlay.
+    pub lower: Option<BorrowedFd<'a>>,
     /// How much is too much.
     pub limits: &'a Limits,
     /// Who is told.
@@ -48,8 +50,9 @@ pub fn layers(layers: &[Layer], work: BorrowedFd, how: &How) -> Result<(Summary,
 fn confined(layers: &[Layer], work: BorrowedFd, how: &How) -> Result<(Summary, Wall)> {
     let root = open_directory(work, ROOTFS)?;
     let trash = open_directory(work, TRASH)?;
-    let wall = wall::raise(work, root.as_fd())?;
-    let mut applier = Applier::new(Rootfs::new(root, trash), how.owners, how.style, how.limits);
+    let lower = how.lower.map(|fd| fd.try_clone_to_owned()).transpose()?;
+    let wall = wall::raise(work, root.as_fd(), how.lower)?;
+    let mut applier = Applier::new(Rootfs::new(root, trash), how.owners, how.style, lower, how.limits);
     let mut next = layers.first().map(|layer| start(layer, how.limits)).transpose()?;
     for (i, layer) in layers.iter().enumerate() {
         let Some(mut stream) = next.take() else { break };

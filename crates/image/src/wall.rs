@@ -21,20 +21,25 @@ pub struct Wall {
     pub root: bool,
 }
 
-/// Confines the calling thread to `work`, of which `root` is a part that becomes `/`. Also gives the thread a umask
-/// of its own, which is 0: modes are what the image says.
+/// Confines the calling thread to `work`, of which `root` is a part that becomes `/`; what is beneath `lower` may be
+/// read. Also gives the thread a umask of its own, which is 0: modes are what the image says.
 /// Errors: the thread cannot have a file system state of its own (then nothing was confined).
-pub fn raise(work: BorrowedFd, root: BorrowedFd) -> Result<Wall> {
+pub fn raise(work: BorrowedFd, root: BorrowedFd, lower: Option<BorrowedFd>) -> Result<Wall> {
     namespace::unshare(libc::CLONE_FS).doing(|| "give the extracting thread a root of its own")?;
     fs::umask(0);
-    let confined = confine(work).unwrap_or(false);
+    let confined = confine(work, lower).unwrap_or(false);
     let inside = fs::fchdir(root).and_then(|()| fs::chroot(c".")).is_ok();
     Ok(Wall { landlock: confined, root: inside })
 }
 
-fn confine(work: BorrowedFd) -> Result<bool, landlock::RulesetError> {
+fn confine(work: BorrowedFd, lower: Option<BorrowedFd>) -> Result<bool, landlock::RulesetError> {
     let all = AccessFs::from_all(ABI::V3);
     let ruleset = Ruleset::default().handle_access(all)?.create()?;
-    let status = ruleset.add_rule(PathBeneath::new(work, all))?.restrict_self()?;
+    let ruleset = ruleset.add_rule(PathBeneath::new(work, all))?;
+    let ruleset = match lower {
+        Some(lower) => ruleset.add_rule(PathBeneath::new(lower, AccessFs::from_read(ABI::V3)))?,
+        None => ruleset,
+    };
+    let status = ruleset.restrict_self()?;
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }

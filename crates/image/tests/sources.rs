@@ -279,6 +279,7 @@ fn what_a_killed_run_leaves_is_cleaned_up() {
                 coracle_image::layer::apply::Owners::Caller
             },
             style: coracle_image::layer::apply::Style::Flat,
+            lower: None,
             limits: &limits,
             events: &coracle_image::events::Silent,
         };

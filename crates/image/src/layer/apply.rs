@@ -4,6 +4,7 @@
 //! chown clear capabilities), then times. Directories keep mode 0700 until the very end and get their modes,
 //! attributes and times then: what is put into them would change the times, and a read-only one could not be filled.
 
+use super::lower::{Lower, Made};
 use super::whiteout::{Fresh, Meaning, meaning};
 use crate::error::{Doing, Error, Kind, Result, fail, shown};
 use crate::limits::Limits;
@@ -59,11 +60,11 @@ pub struct Summary {
 }
 
 /// A directory's last touches.
-struct Late {
-    path: Vec<u8>,
-    mode: u32,
-    mtime: (i64, u32),
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+pub(super) struct Late {
+    pub(super) path: Vec<u8>,
+    pub(super) mode: u32,
+    pub(super) mtime: (i64, u32),
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Applies layers, base first.
@@ -77,12 +78,20 @@ pub struct Applier {
     fresh: Option<Fresh>,
     /// Names hidden by this layer in overlay style: (directory, name).
     hidden: std::collections::HashSet<(u64, CString)>,
+    /// What the layers below show together, in overlay style; `None` for the base layer.
+    lower: Option<Lower>,
     summary: Summary,
 }
 
 impl Applier {
-    /// Applies to this root file system.
-    pub fn new(rootfs: Rootfs, owners: Owners, style: Style, limits: &Limits) -> Self {
+    /// Applies to this root file system. `lower` is a view of the layers below, for [`Style::Overlay`].
+    pub fn new(
+        rootfs: Rootfs,
+        owners: Owners,
+        style: Style,
+        lower: Option<OwnedFd>,
+        limits: &Limits,
+    ) -> Self {
         Self {
             rootfs,
             owners,
@@ -91,6 +100,7 @@ impl Applier {
             late: HashMap::new(),
             fresh: None,
             hidden: Default::default(),
+            lower: lower.map(Lower::new),
             summary: Summary::default(),
         }
     }
@@ -174,11 +184,43 @@ impl Applier {
     }
 
     fn parent_for(&mut self, place: &Place) -> Result<Directory> {
+        if self.lower.is_some() {
+            return match self.parent_over(&place.parent, true)? {
+                Some(parent) => Ok(parent),
+                None => fail!(Corrupt, "its directory cannot be made"),
+            };
+        }
         let parent = self.rootfs.parent_or_new(place)?;
         if let Some(fresh) = &mut self.fresh {
             self.rootfs.take_implied().for_each(|ino| fresh.add_clean(ino));
         }
         Ok(parent)
+    }
+
+    /// The directory of an entry over lower layers: what is missing of it in this layer is made as it is below.
+    /// Without `make`, `None` for one that is nowhere.
+    fn parent_over(&mut self, path: &[u8], make: bool) -> Result<Option<Directory>> {
+        let place = Place { parent: path.to_vec(), name: c"-".into() };
+        match self.rootfs.parent(&place) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            other => return Ok(Some(other.doing(|| format!("open directory {}", shown(path)))?)),
+        }
+        let Some(lower) = &mut self.lower else { return Ok(None) };
+        let found =
+            lower.walk(&self.rootfs, path, make).doing(|| format!("find directory {}", shown(path)))?;
+        let Some((directory, made)) = found else { return Ok(None) };
+        for Made { directory, late, owner, opaque } in made {
+            if self.owners == Owners::Kept {
+                let (uid, gid) = owner;
+                fs::fchownat(directory.fd(), c"", uid, gid, libc::AT_EMPTY_PATH)?;
+            }
+            if opaque {
+                self.mark_opaque(directory.fd(), c".")?;
+            }
+            self.late.insert(directory.ino, late);
+        }
+        self.rootfs.remember(path, &directory);
+        Ok(Some(directory))
     }
 
     /// Remembers that this layer brings the name, for its whiteouts.
@@ -198,7 +240,7 @@ impl Applier {
     ) -> Result<T> {
         match make(parent.fd(), place.name()) {
             Err(Errno::EEXIST) => {
-                self.summary.duplicates += u64::from(self.fresh.is_none());
+                self.summary.duplicates += u64::from(self.fresh.is_none() && self.style == Style::Flat);
                 self.rootfs.remove(parent.fd(), place.name())?;
                 Ok(make(parent.fd(), place.name())?)
             }
@@ -216,6 +258,9 @@ impl Applier {
         }
         if self.hidden.contains(&(parent.ino, place.name.clone())) {
             self.mark_opaque(dir, name)?;
+            if let Some(lower) = &mut self.lower {
+                lower.cut(ino);
+            }
         }
         self.keep_late(ino, place.path(), entry);
         Ok(())
@@ -253,12 +298,17 @@ impl Applier {
             None => write_whole(&file, reader)?,
             Some(map) => write_sparse(&file, map, entry.size, reader)?,
         }
-        self.own(file.as_fd(), c"", entry, libc::AT_EMPTY_PATH)?;
+        self.settle_file(file.as_fd(), entry)
+    }
+
+    /// Owner, mode, attributes and times of a file that has been written, in the order that keeps them.
+    fn settle_file(&mut self, file: BorrowedFd, entry: &Entry) -> Result<()> {
+        self.own(file, c"", entry, libc::AT_EMPTY_PATH)?;
         if entry.mode & 0o7000 != 0 {
-            fs::fchmod(file.as_fd(), entry.mode)?;
+            fs::fchmod(file, entry.mode)?;
         }
-        self.xattrs(file.as_fd(), &entry.xattrs)?;
-        set_times(file.as_fd(), c"", entry.mtime, libc::AT_EMPTY_PATH)
+        self.xattrs(file, &entry.xattrs)?;
+        set_times(file, c"", entry.mtime, libc::AT_EMPTY_PATH)
     }
 
     /// A further name of a file, of this or of a lower layer. The target's directory is resolved in the root, its last
@@ -270,6 +320,7 @@ impl Applier {
         if target == *place {
             return Ok(());
         }
+        self.bring_up(&target).doing(|| format!("find link target {}", shown(&entry.target)))?;
         let from = self
             .rootfs
             .directory(&target.parent)
@@ -284,6 +335,35 @@ impl Applier {
             return Ok(());
         }
         self.replacing(parent, place, |dir, name| fs::linkat(from.fd(), target.name(), dir, name, 0))
+    }
+
+    /// Copies a file of a lower layer into this one, unless it is here: a link needs both names on one inode.
+    fn bring_up(&mut self, target: &Place) -> Result<()> {
+        if self.lower.is_none() {
+            return Ok(());
+        }
+        let Some(parent) = self.parent_over(&target.parent, false)? else { return Ok(()) };
+        if fs::fstatat(parent.fd(), target.name(), libc::AT_SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(());
+        }
+        let Some(lower) = &self.lower else { return Ok(()) };
+        let Some(mut entry) = lower.find(&parent, target)? else { return Ok(()) };
+        match entry.what {
+            What::File => {
+                let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+                let to = fs::openat(parent.fd(), target.name(), flags, entry.mode & 0o777)?;
+                let from = lower.open(target)?;
+                entry.xattrs = super::lower::xattrs(from.as_fd())?;
+                while fs::sendfile(to.as_fd(), from.as_fd(), 1 << 20)? > 0 {}
+                self.settle_file(to.as_fd(), &entry)
+            }
+            What::Symlink => {
+                let text = CString::new(entry.target.as_slice()).map_err(|_| Errno::EINVAL)?;
+                fs::symlinkat(&text, parent.fd(), target.name())?;
+                self.finish_at(&parent, target, &entry)
+            }
+            _ => self.special(&parent, target, &entry),
+        }
     }
 
     fn special(&mut self, parent: &Directory, place: &Place, entry: &Entry) -> Result<()> {
@@ -365,7 +445,9 @@ impl Applier {
 
     fn opaque(&mut self, place: &Place) -> Result<()> {
         if let Style::Overlay { .. } = self.style {
-            let parent = self.parent_for(place)?;
+            let Some(parent) = self.parent_over(&place.parent, false)? else { return Ok(()) };
+            let Some(lower) = &mut self.lower else { return Ok(()) };
+            lower.cut(parent.ino);
             return self.mark_opaque(parent.fd(), c".");
         }
         let Some(parent) = self.below(place)? else { return Ok(()) };
@@ -424,13 +506,18 @@ impl Applier {
     }
 
     fn hide_overlay(&mut self, place: &Place, name: &CStr) -> Result<()> {
-        let parent = self.parent_for(place)?;
+        // Over nothing there is nothing to hide.
+        let Some(parent) = self.parent_over(&place.parent, false)? else { return Ok(()) };
+        let Some(lower) = &mut self.lower else { return Ok(()) };
         if !self.hidden.insert((parent.ino, name.to_owned())) {
             return Ok(());
         }
         match fs::mknodat(parent.fd(), name, libc::S_IFCHR, 0, 0) {
             // The layer's own entry stands there; a directory must still hide what is below it.
-            Err(Errno::EEXIST) if is_directory(parent.fd(), name) => self.mark_opaque(parent.fd(), name),
+            Err(Errno::EEXIST) if is_directory(parent.fd(), name) => {
+                lower.cut(fs::fstatat(parent.fd(), name, libc::AT_SYMLINK_NOFOLLOW)?.ino);
+                self.mark_opaque(parent.fd(), name)
+            }
             Err(Errno::EEXIST) | Ok(()) => Ok(()),
             Err(e) => Err(Error::from(e).within("make an overlay whiteout")),
         }

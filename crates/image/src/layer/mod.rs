@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod inflate;
+mod lower;
 pub mod ring;
 pub mod stream;
 mod whiteout;

@@ -143,6 +143,14 @@ fn candidates(files: &dyn Files, query: &Query, limits: &Limits) -> Result<(Stri
     if query.tag.is_none() && fitting.len() > 1 && fitting.iter().all(|d| d.digest == fitting[0].digest) {
         fitting.truncate(1);
     }
+    // One name for several platforms: the platform decides.
+    if query.tag.is_some()
+        && fitting.len() > 1
+        && fitting.iter().all(|d| d.tag() == fitting[0].tag() && d.platform.is_some())
+    {
+        let name = fitting[0].tag().unwrap_or_default().to_owned();
+        return Ok((name, fitting.into_iter().cloned().collect()));
+    }
     let choices: Vec<String> =
         roots.iter().map(|d| d.tag().map_or(d.digest.to_string(), |t| shown(t.as_bytes()))).collect();
     let root = choose(fitting, query.tag.as_deref().unwrap_or_default(), &choices)?;

@@ -172,7 +172,7 @@ impl Scratch {
         fs::remove_dir_all(self.bundle()).ok();
         let image = Source::open(location, limits)?.image(query)?;
         let owners = if is_root() { Owners::Kept } else { Owners::Caller };
-        let how = How { owners, style: Style::Flat, limits, events: &Silent };
+        let how = How { owners, style: Style::Flat, lower: None, limits, events: &Silent };
         let done = bundle::fill(&image, &self.bundle(), &how, |_| Ok(b"{}".to_vec()));
         self.check();
         if done.is_err() {

@@ -1,0 +1,208 @@
+//! HTTP as a registry needs it: GET with redirects that never carry a secret to another server, TLS with the host's own
+//! certificates, and nothing read without a limit.
+
+use super::lookup::Lookup;
+use super::url::Origin;
+use crate::error::{Doing, Error, Kind, Result, fail, shown};
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector, TcpConnector};
+
+/// Redirects that are followed.
+const REDIRECTS: usize = 10;
+/// For the connection, TLS included.
+const CONNECT: Duration = Duration::from_secs(20);
+/// For the first byte of an answer, and for each further read.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Where distributions keep the certificates of those who may vouch for servers.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// A client with connections that are used again.
+pub(super) struct Http {
+    agent: ureq::Agent,
+}
+
+/// An answer; its body has not been read.
+pub(super) struct Response {
+    inner: ureq::http::Response<ureq::Body>,
+    /// The URL that answered in the end.
+    pub(super) url: String,
+}
+
+impl Http {
+    /// For one registry: `directory` may hold its own `*.crt`, and `*.cert` with `*.key` for this client, as in
+    /// containers-certs.d(5). `verify` false takes any certificate.
+    pub(super) fn new(directory: Option<&Path>, verify: bool) -> Result<Self> {
+        let (mut roots, mut own) = (Vec::new(), None);
+        if let Some(bundle) = BUNDLES.iter().find_map(|b| std::fs::read(b).ok()) {
+            roots.extend(certificates(&bundle));
+        }
+        if let Some(directory) = directory {
+            own = local(directory, &mut roots)?;
+        }
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&roots))
+            .client_cert(own)
+            .disable_verification(!verify)
+            .unversioned_rustls_crypto_provider(rustls::crypto::ring::default_provider().into())
+            .build();
+        let config = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(SILENCE))
+            .timeout_per_read(Some(SILENCE))
+            .build();
+        let connector =
+            ().chain(TcpConnector::default())
+                .chain(ConnectProxyConnector::default())
+                .chain(RustlsConnector::default());
+        Ok(Self { agent: ureq::Agent::with_parts(config, connector, Lookup) })
+    }
+
+    /// GET. The authorization goes to the URL's own server only, and to no redirect elsewhere; a redirect from TLS to
+    /// plain HTTP is not followed.
+    pub(super) fn get(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        authorization: Option<&str>,
+    ) -> Result<Response> {
+        let Some(first) = Origin::of(url) else { fail!(Network, "{} is no URL", shown(url.as_bytes())) };
+        let mut at = url.to_owned();
+        for _ in 0..=REDIRECTS {
+            let Some(origin) = Origin::of(&at) else { fail!(Network, "{} is no URL", shown(at.as_bytes())) };
+            if first.scheme == "https" && origin.scheme != "https" {
+                fail!(Network, "{} redirects to {} without TLS", first.host, origin.host);
+            }
+            let mut request = self.agent.get(&at);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            if let Some(value) = authorization.filter(|_| origin == first) {
+                request = request.header("Authorization", value);
+            }
+            let inner = request.call().map_err(|e| said(&e)).doing(|| format!("ask {}", origin.host))?;
+            let response = Response { inner, url: at };
+            match response.redirect()? {
+                None => return Ok(response),
+                Some(next) => at = next,
+            }
+        }
+        fail!(Network, "{} redirects more than {REDIRECTS} times", first.host)
+    }
+
+    /// POST of a form; no redirect is followed.
+    pub(super) fn post_form(&self, url: &str, form: &str) -> Result<Response> {
+        let request = self.agent.post(url).header("Content-Type", "application/x-www-form-urlencoded");
+        let inner = request.send(form).map_err(|e| said(&e))?;
+        Ok(Response { inner, url: url.to_owned() })
+    }
+}
+
+impl Response {
+    /// The status code.
+    pub(super) fn status(&self) -> u16 {
+        self.inner.status().as_u16()
+    }
+
+    /// A header's value, when it is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.inner.headers().get(name)?.to_str().ok()
+    }
+
+    /// All values of a header.
+    pub(super) fn headers(&self, name: &str) -> Vec<&str> {
+        self.inner.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).collect()
+    }
+
+    /// The whole body. Errors: more than `most` bytes.
+    pub(super) fn bytes(self, most: u64) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        self.reader().take(most + 1).read_to_end(&mut all).map_err(broken)?;
+        if all.len() as u64 > most {
+            fail!(Limit, "an answer of more than {most} bytes");
+        }
+        Ok(all)
+    }
+
+    /// The body as it comes.
+    pub(super) fn reader(self) -> impl Read + Send {
+        self.inner.into_body().into_with_config().limit(u64::MAX).reader()
+    }
+
+    fn redirect(&self) -> Result<Option<String>> {
+        if !matches!(self.status(), 301 | 302 | 303 | 307 | 308) {
+            return Ok(None);
+        }
+        let Some(to) = self.header("Location") else { fail!(Network, "a redirect without a place") };
+        if to.contains("://") {
+            return Ok(Some(to.to_owned()));
+        }
+        // RFC 3986, 4.2: //host/path, /path; other relative forms no registry uses.
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("https", ""));
+        match to {
+            _ if to.starts_with("//") => Ok(Some(format!("{scheme}:{to}"))),
+            _ if to.starts_with('/') => {
+                let host = rest.split(['/', '?']).next().unwrap_or("");
+                Ok(Some(format!("{scheme}://{host}{to}")))
+            }
+            _ => fail!(Network, "a redirect to {}", shown(to.as_bytes())),
+        }
+    }
+}
+
+/// A body that broke off.
+pub(super) fn broken(e: std::io::Error) -> Error {
+    Error::new(Kind::Network, format!("the connection broke: {e}"))
+}
+
+/// The client's errors, with what helps.
+fn said(e: &ureq::Error) -> Error {
+    let text = e.to_string();
+    let hint = match () {
+        () if text.contains("UnknownIssuer") => {
+            "; put the certificate of its issuer into /etc/containers/certs.d/HOST/ca.crt"
+        }
+        () if matches!(e, ureq::Error::HostNotFound) => " (hosts file and DNS)",
+        () => "",
+    };
+    Error::new(Kind::Network, format!("{text}{hint}"))
+}
+
+fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
+    let items = parse_pem(pem).filter_map(Result::ok);
+    items.filter_map(|item| if let PemItem::Certificate(c) = item { Some(c) } else { None }).collect()
+}
+
+/// containers-certs.d(5): `*.crt` vouch for the server; `NAME.cert` with `NAME.key` are shown to it.
+fn local(directory: &Path, roots: &mut Vec<Certificate<'static>>) -> Result<Option<ClientCert>> {
+    let Ok(list) = std::fs::read_dir(directory) else { return Ok(None) };
+    let mut own = None;
+    for path in list.flatten().map(|entry| entry.path()) {
+        let read = |path: &Path| std::fs::read(path).doing(|| format!("read {}", path.display()));
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("crt") => roots.extend(certificates(&read(&path)?)),
+            Some("cert") => {
+                let key = path.with_extension("key");
+                let key = PrivateKey::from_pem(&read(&key)?)
+                    .map_err(|e| Error::new(Kind::Usage, format!("{}: {e}", key.display())))?;
+                own = Some(ClientCert::new_with_certs(&certificates(&read(&path)?), key));
+            }
+            _ => {}
+        }
+    }
+    Ok(own)
+}

@@ -1,0 +1,396 @@
+//! Pulling from registries, honest and hostile: a small server here plays them. What must hold: every byte is verified,
+//! what broke off goes on, and no secret reaches anybody but the registry and its own token server.
+#![allow(missing_docs)]
+
+mod common;
+use common::{Scratch, Tar, gzip, sha256};
+use coracle_image::events::Silent;
+use coracle_image::limits::Limits;
+use coracle_image::pull::{Pulled, pull};
+use coracle_image::registry::Options;
+use coracle_image::store::Store;
+use coracle_image::{Kind, Result};
+use serde_json::json;
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A request as it came: its path with query, and its headers in lower case.
+#[derive(Clone, Debug)]
+struct Request {
+    path: String,
+    headers: HashMap<String, String>,
+}
+
+impl Request {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    /// Bytes after which the connection breaks.
+    cut: Option<usize>,
+}
+
+fn ok(media_type: &str, body: &[u8]) -> Answer {
+    let headers = vec![("Content-Type".into(), media_type.into())];
+    Answer { status: 200, headers, body: body.to_vec(), cut: None }
+}
+
+fn status(status: u16, headers: &[(&str, &str)]) -> Answer {
+    let headers = headers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+    Answer { status, headers, ..Answer::default() }
+}
+
+/// A server whose answers are a function; it remembers what it was asked.
+struct Server {
+    port: u16,
+    seen: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Server {
+    fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (seen.clone(), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (log, answer) = (log.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream, &log, answer.as_ref()));
+            }
+        });
+        Self { port, seen }
+    }
+
+    fn requests(&self) -> Vec<Request> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn name(&self) -> String {
+        format!("127.0.0.1:{}/app:1", self.port)
+    }
+}
+
+fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request) -> Answer) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = stream;
+    loop {
+        let mut line = Vec::new();
+        // A TLS greeting is no request: the client is to try without.
+        if reader.read_until(b'\n', &mut line).is_err()
+            || !line.starts_with(b"GET ") && !line.starts_with(b"POST ")
+        {
+            let _ = stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n");
+            return;
+        }
+        let path = String::from_utf8_lossy(&line).split(' ').nth(1).unwrap_or("").to_owned();
+        let mut headers = HashMap::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).is_err() || line.trim().is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(':') {
+                headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+            }
+        }
+        let request = Request { path, headers };
+        let a = answer(&request);
+        log.lock().unwrap().push(request);
+        let mut head = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", a.status, a.body.len());
+        a.headers.iter().for_each(|(n, v)| head += &format!("{n}: {v}\r\n"));
+        let body = &a.body[..a.cut.unwrap_or(a.body.len()).min(a.body.len())];
+        if stream.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| stream.write_all(body)).is_err()
+            || a.cut.is_some()
+        {
+            return;
+        }
+    }
+}
+
+/// An image of one layer: its manifest and blobs.
+#[derive(Clone)]
+struct Image {
+    manifest: Vec<u8>,
+    blobs: HashMap<String, Vec<u8>>,
+    layer: String,
+}
+
+impl Image {
+    fn new() -> Self {
+        let noise: String = (0..40_000u32)
+            .map(|i| char::from(33 + (i.wrapping_mul(2_654_435_761) >> 24) as u8 % 90))
+            .collect();
+        let tar = Tar::new().file("f", &noise).end();
+        let layer = gzip(&tar);
+        let config =
+            json!({"os": "linux", "architecture": coracle_image::platform::Platform::host().architecture,
+            "config": {}, "rootfs": {"type": "layers", "diff_ids": [sha256(&tar)]}})
+            .to_string()
+            .into_bytes();
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(&config), "size": config.len()},
+            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": sha256(&layer), "size": layer.len(),
+                "urls": ["http://127.0.0.1:9/evil"]}]})
+        .to_string()
+        .into_bytes();
+        let name = sha256(&layer);
+        let blobs = [(sha256(&config), config), (name.clone(), layer)].into();
+        Self { manifest, blobs, layer: name }
+    }
+
+    /// As an honest registry would answer.
+    fn answer(&self, request: &Request) -> Answer {
+        let path = request.path.as_str();
+        if path == "/v2/" {
+            return ok("application/json", b"{}");
+        }
+        if path.starts_with("/v2/app/manifests/") {
+            return ok(MANIFEST, &self.manifest);
+        }
+        let blob = path.strip_prefix("/v2/app/blobs/").and_then(|d| self.blobs.get(d));
+        let Some(blob) = blob else { return status(404, &[]) };
+        let from = request
+            .header("range")
+            .and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+        match from {
+            Some(from) => {
+                let range = format!("bytes {from}-{}/{}", blob.len() - 1, blob.len());
+                Answer { body: blob[from..].to_vec(), ..status(206, &[("Content-Range", &range)]) }
+            }
+            None => ok("application/octet-stream", blob),
+        }
+    }
+}
+
+fn pull_from(scratch: &Scratch, name: &str, options: &Options) -> Result<Pulled> {
+    let store = Store::open(&scratch.path.join("store")).unwrap();
+    let options = Options { auth_file: options.auth_file.clone(), ..options.clone() };
+    pull(&store, &name.parse().unwrap(), None, &options, &Limits::default(), &Silent)
+}
+
+/// Whether the store lists an image; and whatever lies among its blobs is what its name says.
+fn has_image(scratch: &Scratch) -> bool {
+    let store = Store::open(&scratch.path.join("store")).unwrap();
+    for entry in std::fs::read_dir(store.images_path().join("blobs/sha256")).unwrap().flatten() {
+        let bytes = std::fs::read(entry.path()).unwrap();
+        assert_eq!(sha256(&bytes), format!("sha256:{}", entry.file_name().to_str().unwrap()));
+    }
+    !store.images().unwrap().is_empty()
+}
+
+fn password() -> Options {
+    Options { password: Some(("me".into(), "secret".into())), ..Options::default() }
+}
+
+fn told(server: &Server) -> Vec<String> {
+    server.requests().iter().filter_map(|r| r.header("authorization").map(str::to_owned)).collect()
+}
+
+#[test]
+fn an_honest_registry() {
+    let (scratch, image) = (Scratch::new(), Image::new());
+    let server = Server::start(move |r| image.answer(r));
+    pull_from(&scratch, &server.name(), &Options::default()).unwrap();
+    assert!(has_image(&scratch));
+    assert!(server.requests().iter().all(|r| !r.path.contains("evil")));
+}
+
+#[test]
+fn a_broken_download_goes_on_where_it_ended() {
+    let (scratch, image) = (Scratch::new(), Image::new());
+    let layer = image.layer.clone();
+    let length = image.blobs[&layer].len();
+    let server = Server::start(move |r| {
+        let mut a = image.answer(r);
+        if r.path.contains(&image.layer) && r.header("range").is_none() {
+            a.cut = Some(length / 2);
+        }
+        a
+    });
+    pull_from(&scratch, &server.name(), &Options::default()).unwrap();
+    assert!(has_image(&scratch));
+    let asked: Vec<Option<String>> = server
+        .requests()
+        .iter()
+        .filter(|r| r.path.contains(&layer))
+        .map(|r| r.header("range").map(str::to_owned))
+        .collect();
+    assert_eq!(asked, [None, Some(format!("bytes={}-", length / 2))]);
+}
+
+/// Wrong bytes, fewer, more: refused, and never kept under the blob's name. The next pull from an honest server succeeds.
+#[test]
+fn wrong_bytes_are_refused() {
+    type Change = fn(&mut Vec<u8>);
+    let changes: [Change; 4] = [|b| b[100] ^= 1, |b| b.truncate(b.len() - 1), |b| b.push(0), Vec::clear];
+    for change in changes {
+        for what in ["layer", "manifest", "config"] {
+            let (scratch, image) = (Scratch::new(), Image::new());
+            let honest = image.clone();
+            let mut bad = image.clone();
+            match what {
+                "manifest" => change(&mut bad.manifest),
+                "layer" => change(bad.blobs.get_mut(&image.layer).unwrap()),
+                _ => bad.blobs.iter_mut().filter(|(d, _)| **d != image.layer).for_each(|(_, b)| change(b)),
+            }
+            let digest = sha256(&image.manifest);
+            let server = Server::start(move |r| bad.answer(r));
+            let name = format!("127.0.0.1:{}/app@{digest}", server.port);
+            assert!(pull_from(&scratch, &name, &Options::default()).is_err(), "{what}");
+            assert!(!has_image(&scratch), "{what}");
+            let server = Server::start(move |r| honest.answer(r));
+            let name = format!("127.0.0.1:{}/app@{digest}", server.port);
+            pull_from(&scratch, &name, &Options::default()).unwrap();
+        }
+    }
+}
+
+/// CVE-2021-41190: a manifest that is an index too; a Content-Type that says otherwise than the document.
+#[test]
+fn ambiguous_manifests_are_refused() {
+    let image = Image::new();
+    let mut both: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+    both["manifests"] = json!([]);
+    let both = both.to_string().into_bytes();
+    for (media_type, bytes) in [(MANIFEST, both.clone()), (INDEX, both), (INDEX, image.manifest.clone())] {
+        let (scratch, image, bytes) = (Scratch::new(), image.clone(), bytes.clone());
+        let server = Server::start(move |r| match r.path.contains("/manifests/") {
+            true => ok(media_type, &bytes),
+            false => image.answer(r),
+        });
+        let failed = pull_from(&scratch, &server.name(), &Options::default()).unwrap_err();
+        assert_eq!(failed.kind(), Kind::Corrupt, "{failed}");
+        assert!(!has_image(&scratch));
+    }
+}
+
+#[test]
+fn a_password_and_a_token_open_the_registry() {
+    let (scratch, image) = (Scratch::new(), Image::new());
+    let port = Arc::new(Mutex::new(0u16));
+    let own = port.clone();
+    let server = Server::start(move |r| {
+        let realm =
+            format!("Bearer realm=\"http://127.0.0.1:{}/token\",service=\"here\"", own.lock().unwrap());
+        match (r.path.as_str(), r.header("authorization")) {
+            (p, Some("Basic bWU6c2VjcmV0"))
+                if p.starts_with("/token?service=here&scope=repository%3Aapp%3Apull") =>
+            {
+                ok("application/json", br#"{"token": "T0"}"#)
+            }
+            (p, _) if p.starts_with("/token") => status(401, &[]),
+            (_, Some("Bearer T0")) => image.answer(r),
+            _ => status(401, &[("WWW-Authenticate", &realm)]),
+        }
+    });
+    *port.lock().unwrap() = server.port;
+    let failed = pull_from(&scratch, &server.name(), &Options::default()).unwrap_err();
+    assert!(failed.to_string().contains("podman login"), "{failed}");
+    pull_from(&scratch, &server.name(), &password()).unwrap();
+    assert!(has_image(&scratch));
+}
+
+#[test]
+fn a_password_without_a_token_server() {
+    let (scratch, image) = (Scratch::new(), Image::new());
+    let server = Server::start(move |r| match r.header("authorization") {
+        Some("Basic bWU6c2VjcmV0") => image.answer(r),
+        _ => status(401, &[("WWW-Authenticate", "Basic realm=\"x\"")]),
+    });
+    let file = scratch.path.join("auth.json");
+    let auths = json!({"auths": {format!("127.0.0.1:{}", server.port): {"auth": "bWU6c2VjcmV0"}}});
+    std::fs::write(&file, auths.to_string()).unwrap();
+    pull_from(&scratch, &server.name(), &Options { auth_file: Some(file), ..Options::default() }).unwrap();
+}
+
+/// CVE-2026-65388, CVE-2020-15157: the realm of another owner, and a redirect to another server, never see a secret.
+#[test]
+fn secrets_stay_with_the_registry() {
+    let (scratch, image) = (Scratch::new(), Image::new());
+    let elsewhere = Server::start(|_| ok("application/json", br#"{"token": "T1"}"#));
+    // The same machine by another name: another owner, as far as names tell.
+    let realm = format!("Bearer realm=\"http://localhost:{}/token\",service=\"x\"", elsewhere.port);
+    let server = Server::start(move |r| match r.header("authorization") {
+        Some("Bearer T1") => image.answer(r),
+        _ => status(401, &[("WWW-Authenticate", &realm)]),
+    });
+    pull_from(&scratch, &server.name(), &password()).unwrap();
+    assert_eq!(told(&elsewhere), Vec::<String>::new());
+    assert!(told(&server).iter().all(|a| a == "Bearer T1"), "{:?}", told(&server));
+
+    let (scratch, image) = (Scratch::new(), Image::new());
+    let other = image.clone();
+    let elsewhere = Server::start(move |r| other.answer(r));
+    let to = format!("http://127.0.0.1:{}", elsewhere.port);
+    let server = Server::start(move |r| match (r.header("authorization"), r.path.contains("/blobs/")) {
+        (Some("Basic bWU6c2VjcmV0"), true) => status(307, &[("Location", &format!("{to}{}", r.path))]),
+        (Some("Basic bWU6c2VjcmV0"), false) => image.answer(r),
+        _ => status(401, &[("WWW-Authenticate", "Basic realm=\"x\"")]),
+    });
+    pull_from(&scratch, &server.name(), &password()).unwrap();
+    assert!(!elsewhere.requests().is_empty());
+    assert_eq!(told(&elsewhere), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_registry_may_not_do() {
+    type Bad = fn(&Request) -> Answer;
+    let all: [(&str, Bad); 6] = [
+        ("redirects", |r| status(302, &[("Location", &r.path)])),
+        ("no usable realm", |_| status(401, &[("WWW-Authenticate", "Bearer realm=\"/etc/passwd\"")])),
+        ("without TLS", |_| status(401, &[("WWW-Authenticate", "Bearer realm=\"http://example.com/t\"")])),
+        ("does not say what it wants", |_| status(401, &[])),
+        ("a redirect without a place", |_| status(307, &[])),
+        ("file", |_| status(307, &[("Location", "file:///etc/passwd")])),
+    ];
+    for (said, bad) in all {
+        let scratch = Scratch::new();
+        let server = Server::start(bad);
+        let failed = pull_from(&scratch, &server.name(), &password()).unwrap_err();
+        assert!(failed.to_string().contains(said), "{said}: {failed}");
+    }
+    // A manifest without an end is read up to a limit.
+    let scratch = Scratch::new();
+    let server = Server::start(|r| match r.path.as_str() {
+        "/v2/" => ok("application/json", b"{}"),
+        _ => ok(MANIFEST, &vec![b' '; 8 << 20]),
+    });
+    assert_eq!(pull_from(&scratch, &server.name(), &Options::default()).unwrap_err().kind(), Kind::Limit);
+}
+
+#[test]
+fn an_index_leads_to_this_machines_image_and_mirrors_come_first() {
+    let (scratch, image) = (Scratch::new(), Image::new());
+    let host = coracle_image::platform::Platform::host();
+    let one = json!({"mediaType": MANIFEST, "digest": sha256(&image.manifest), "size": image.manifest.len(),
+        "platform": {"os": "linux", "architecture": host.architecture}});
+    let mut other = one.clone();
+    other["platform"] = json!({"os": "plan9", "architecture": "mips"});
+    other["digest"] = json!(sha256(b"x"));
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [other, one]}).to_string();
+    let copy = image.clone();
+    let server = Server::start(move |r| match r.path.as_str() {
+        "/v2/app/manifests/1" => ok(INDEX, index.as_bytes()),
+        _ => copy.answer(r),
+    });
+    let pulled = pull_from(&scratch, &server.name(), &Options::default()).unwrap();
+    assert_eq!(pulled.digest.to_string(), sha256(&image.manifest));
+    // A mirror that has it is asked instead; one that is down is passed over.
+    let mirror = Server::start(move |r| image.answer(r));
+    let mirrors = vec!["127.0.0.1:9".to_owned(), format!("127.0.0.1:{}", mirror.port)];
+    let before = server.requests().len();
+    pull_from(&scratch, &server.name(), &Options { mirrors, ..Options::default() }).unwrap();
+    assert_eq!(server.requests().len(), before);
+    assert!(!mirror.requests().is_empty());
+}

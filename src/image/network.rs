@@ -1,0 +1,99 @@
+//! The network of a container that runs from an image: its hosts and resolv.conf, and pasta(1) where it is asked for.
+//!
+//! pasta is a program of its own (Debian package passt): it needs no privilege, and carries the container's connections
+//! over the host's sockets.
+
+use serde_json::{Value, json};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The address that pasta answers DNS at, for the container: link-local, so nobody else's.
+const DNS: &str = "169.254.1.1";
+/// How long it may take to die, in milliseconds.
+const DEATH: i32 = 2_000;
+const PID_FILE: &str = "pasta.pid";
+
+/// Where pasta is. Never looked for in the container or by PATH. Errors: it is not installed.
+pub(super) fn find() -> Result<PathBuf, String> {
+    let places = ["/usr/bin/pasta", "/bin/pasta", "/usr/local/bin/pasta"];
+    let found = places.iter().map(PathBuf::from).find(|p| p.exists());
+    found.ok_or_else(|| {
+        "--net pasta: pasta is not installed (Debian: package passt); --net host or none need nothing".into()
+    })
+}
+
+/// The container's own /etc/hosts and, where it has a way out, /etc/resolv.conf: written beside the bundle and bound in,
+/// for the image's may be links to anywhere.
+pub(super) fn files(bundle: &Path, host: &str, outside: bool) -> Result<Vec<Value>, String> {
+    let hosts =
+        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{host}\n");
+    let mut all = vec![("hosts", "/etc/hosts", hosts)];
+    if outside {
+        let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let kept: String = own
+            .lines()
+            .filter(|l| l.starts_with("search") || l.starts_with("options"))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        all.push(("resolv.conf", "/etc/resolv.conf", format!("nameserver {DNS}\n{kept}")));
+    }
+    all.into_iter()
+        .map(|(name, to, text)| {
+            let path = bundle.join(name);
+            std::fs::write(&path, text).map_err(|e| format!("writing {}: {e}", path.display()))?;
+            Ok(json!({"destination": to, "type": "bind", "source": path, "options": ["bind", "nosuid", "nodev", "noexec"]}))
+        })
+        .collect()
+}
+
+/// Connects a network namespace, given its user namespace too; returns when it is connected.
+pub(super) fn start([user, net]: &[OwnedFd; 2], bundle: &Path) -> Result<(), String> {
+    // pasta finds them at its own descriptors.
+    let inherit =
+        |on: bool| [user, net].iter().try_for_each(|fd| coracle_sys::fs::set_cloexec(fd.as_fd(), !on));
+    inherit(true).map_err(|e| format!("passing namespaces to pasta: {e}"))?;
+    let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let mut command = Command::new(find()?);
+    command.args(["--config-net", "--quiet", "--dns-forward", DNS]);
+    // No port of the host is opened, and none of the container's is reached from it.
+    command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
+    command.arg("--pid").arg(bundle.join(PID_FILE));
+    command.arg("--netns").arg(path(net));
+    if coracle_sys::creds::geteuid() == 0 {
+        command.args(["--netns-only", "--runas", "0"]);
+    } else {
+        command.arg("--userns").arg(path(user));
+    }
+    let output = command.stdin(Stdio::null()).output();
+    let _ = inherit(false);
+    let output = output.map_err(|e| format!("running pasta: {e}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("pasta: {}", String::from_utf8_lossy(&output.stderr).trim().escape_debug())),
+    }
+}
+
+/// Ends the pasta of a container, if it has one.
+pub(super) fn stop(bundle: &Path) {
+    let file = bundle.join(PID_FILE);
+    let Some(pid) = std::fs::read_to_string(&file).ok().and_then(|t| t.trim().parse::<i32>().ok()) else {
+        return;
+    };
+    let Ok(pidfd) = coracle_sys::process::pidfd_open(pid) else { return };
+    // It is process 1 of a pid namespace of its own, where no other signal ends it.
+    // The number may be somebody else's by now: asked after the descriptor was opened.
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    if name.starts_with("pasta") || name.starts_with("passt") {
+        let _ = coracle_sys::process::pidfd_send_signal(pidfd.as_fd(), coracle_sys::libc::SIGKILL);
+        let _ = coracle_sys::poll::poll(&[(pidfd.as_fd(), coracle_sys::libc::POLLIN)], DEATH);
+    }
+    let _ = std::fs::remove_file(file);
+}
+
+/// Standard input becomes /dev/null, as for any program that nobody types to.
+pub(super) fn nothing_to_read() {
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        let _ = coracle_sys::fs::dup_onto(null.as_fd(), 0);
+    }
+}

@@ -1,0 +1,282 @@
+//! run --image: from an image to a running container in one step.
+//!
+//! What reads images works in child processes: the command that waits for the container stays as small as `run`.
+
+use super::network;
+use super::store::{RegistryArgs, StoreArgs, fetch};
+use super::{Shown, WishArgs, notes};
+use crate::cli::{CreateArgs, Global, Outcome};
+use crate::create;
+use clap::Args;
+use coracle_image::config::Network;
+use coracle_image::front::{self, Order};
+use coracle_image::limits::Limits;
+use coracle_image::reference::Reference;
+use coracle_image::source::{Image, Source, split_location};
+use coracle_image::store::{Store, containers};
+use coracle_plan::inputs::Overlay;
+use coracle_plan::oci::Spec;
+use coracle_state::Entry;
+use serde_json::{Value, json};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// The words of `run --image`.
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// Image: a name ([registry/]name[:tag][@sha256:…]), or a layout or archive as ./PATH or /PATH; - is standard input
+    #[arg(long, value_name = "IMAGE")]
+    image: String,
+    /// Name of the container; made up from the image's if not given
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Remove the container when its program has ended
+    #[arg(long)]
+    rm: bool,
+    /// Return when it has started
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    #[command(flatten)]
+    wish: WishArgs,
+    /// Network: none (loopback only), host, or pasta (a user's own way out; Debian package passt)
+    #[arg(long, value_name = "KIND", default_value = "none", value_parser = ["none", "host", "pasta"])]
+    net: String,
+    /// HOST:CONTAINER[:ro]: a file or directory of the host in the container
+    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
+    volume: Vec<String>,
+    /// When to ask the registry: missing, always, never
+    #[arg(long, value_name = "WHEN", default_value = "missing", value_parser = ["missing", "always", "never"])]
+    pull: String,
+    /// os/architecture[/variant] instead of this machine's
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    /// Most bytes to unpack, with K, M, G or T
+    #[arg(long, value_name = "SIZE", value_parser = super::size)]
+    max_size: Option<u64>,
+    /// File to write the pid of the container's init to
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Unix socket that takes the terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Program's arguments instead of the image's
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+/// `coracle run --image`.
+pub(crate) fn run(global: &Global, args: &RunArgs) -> Outcome {
+    let store = args.store.open()?;
+    sweep(global, &store)?;
+    let id = args.name.clone().map_or_else(|| made_up(&args.image), Ok)?;
+    coracle_state::check_id(&id).map_err(|e| e.to_string())?;
+    if args.net == "pasta" {
+        network::find()?;
+    }
+    await_death(global, &store, &id)?;
+    let place = store.reserve(&id).map_err(|e| e.to_string())?;
+    let outcome = prepared(global, args, &store, &id, &place.path);
+    // What did not come to be a container leaves nothing.
+    if Entry::open(&global.state_root(), &id).is_err() && place.path.exists() {
+        network::stop(&place.path);
+        front::forget(&store, &id).map_err(|e| e.to_string())?;
+    }
+    outcome
+}
+
+/// A directory without a container may be of a command that was killed, whose last process is still going.
+fn await_death(global: &Global, store: &Store, id: &str) -> Result<(), String> {
+    for _ in 0..20 {
+        if !store.container_path(id).exists() || Entry::open(&global.state_root(), id).is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        sweep(global, store)?;
+    }
+    Ok(())
+}
+
+fn prepared(global: &Global, args: &RunArgs, store: &Store, id: &str, bundle: &Path) -> Outcome {
+    let limits = match args.max_size {
+        Some(total_bytes) => Limits { total_bytes, inflate_ratio: u64::MAX, ..Limits::default() },
+        None => Limits::default(),
+    };
+    let shown = Shown::new(false);
+    if !is_path(&args.image) {
+        arrive(args, store, &limits, &shown)?;
+    }
+    let mut wishes = args.wish.wishes(&args.args);
+    wishes.hostname = Some(wishes.hostname.unwrap_or_else(|| id.chars().take(64).collect()));
+    wishes.network = if args.net == "host" { Network::Host } else { Network::None };
+    wishes.mounts = volumes(&args.volume)?;
+    if args.net != "host" {
+        wishes.mounts.extend(network::files(
+            bundle,
+            wishes.hostname.as_deref().unwrap_or_default(),
+            args.net == "pasta",
+        )?);
+    }
+    let name = if is_path(&args.image) { args.image.clone() } else { full(&args.image)? };
+    let state = global.state_root();
+    let order = Order { id, name: &name, state: &state, remove: args.rm };
+    let made = front::make(store, &order, || image(args, store, &limits), &wishes, &limits, &shown);
+    shown.done();
+    let (container, said) = made.map_err(|e| format!("run {}: {e}", args.image.escape_debug()))?;
+    notes(global, &said);
+    if !args.interactive && !args.wish.tty() {
+        network::nothing_to_read();
+    }
+    let overlay = Overlay { directory: store.path().join(&container.directory), options: container.options };
+    let create = CreateArgs {
+        bundle: bundle.to_owned(),
+        config: "config.json".into(),
+        console_socket: args.console_socket.clone(),
+        pid_file: args.pid_file.clone(),
+        id: id.to_owned(),
+        ..CreateArgs::default()
+    };
+    let connect = |namespaces: &[OwnedFd; 2]| network::start(namespaces, bundle);
+    let image = create::Image { overlay: Some(overlay), network: (args.net == "pasta").then_some(&connect) };
+    let outcome = create::run_image(global, &create, args.detach, !args.rm, &image);
+    if args.detach && outcome.is_ok() {
+        crate::inspect::print(&format!("{id}\n"));
+    } else {
+        network::stop(bundle);
+    }
+    outcome
+}
+
+/// Sees to it that the image is in the store.
+fn arrive(args: &RunArgs, store: &Store, limits: &Limits, shown: &Shown) -> Result<(), String> {
+    let name = full(&args.image)?;
+    let platform = args
+        .platform
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|e: coracle_image::Error| e.to_string())?;
+    if args.pull != "always" && matches!(store.image(&name, platform.as_ref(), limits), Ok(Some(_))) {
+        return Ok(());
+    }
+    if args.pull == "never" {
+        return Err(format!("{name} is not in the store; coracle pull {name} gets it"));
+    }
+    let options = args.registry.options()?;
+    let work = || {
+        let pulled = fetch(store, &args.image, args.platform.as_deref(), &options, limits, shown);
+        pulled.map(drop).map_err(|e| coracle_image::Error::new(coracle_image::Kind::Network, e))
+    };
+    let done = coracle_image::rootless::aside(work).map_err(|e| e.to_string());
+    shown.done();
+    done
+}
+
+fn image(args: &RunArgs, store: &Store, limits: &Limits) -> coracle_image::Result<Image> {
+    let platform = args.platform.as_deref().map(str::parse).transpose()?;
+    if is_path(&args.image) {
+        let (location, mut query) = split_location(&args.image)?;
+        query.platform = platform;
+        return Source::open(&location, limits)?.image(&query);
+    }
+    let name = args.image.parse::<Reference>()?.to_string();
+    let found = store.image(&name, platform.as_ref(), limits)?;
+    found.ok_or_else(|| {
+        coracle_image::Error::new(coracle_image::Kind::NotFound, format!("{name} is gone from the store"))
+    })
+}
+
+/// Names of images never begin so; a path that does not is not looked for: what lies in the current directory must not
+/// take the place of an image.
+fn is_path(image: &str) -> bool {
+    image.starts_with(['/', '.']) || image == "-" || image.starts_with("-:")
+}
+
+fn full(image: &str) -> Result<String, String> {
+    image.parse::<Reference>().map(|r| r.to_string()).map_err(|e| e.to_string())
+}
+
+/// `busybox-1f03ab9c`
+fn made_up(image: &str) -> Result<String, String> {
+    use std::hash::BuildHasher;
+    let last = image.trim_end_matches('/').rsplit('/').next().unwrap_or("");
+    let word: String = last.chars().take_while(|c| c.is_ascii_alphanumeric()).take(20).collect();
+    let number = std::hash::RandomState::new().hash_one(std::process::id()) as u32;
+    Ok(format!("{}-{number:08x}", if word.is_empty() { "image" } else { &word }))
+}
+
+/// `HOST:CONTAINER[:options]` as mounts of config.json.
+fn volumes(words: &[String]) -> Result<Vec<Value>, String> {
+    words.iter().map(|word| volume(word)).collect()
+}
+
+fn volume(word: &str) -> Result<Value, String> {
+    let bad = |why: &str| format!("--volume {word:?}: {why}; write HOST:CONTAINER[:ro], both from the root");
+    let parts: Vec<&str> = word.split(':').collect();
+    let (from, to, more) = match parts[..] {
+        [from, to] => (from, to, "rw"),
+        [from, to, more] => (from, to, more),
+        _ => return Err(bad("it has not two or three parts")),
+    };
+    let from =
+        if from.starts_with('.') { std::path::absolute(from).unwrap_or_default() } else { from.into() };
+    if !from.is_absolute() || !to.starts_with('/') || to == "/" {
+        return Err(bad("these are no paths"));
+    }
+    if !from.exists() {
+        return Err(bad("there is nothing at the host's path"));
+    }
+    let mut options = vec!["rbind", "nosuid", "nodev", "rprivate"];
+    for option in more.split(',') {
+        match option {
+            "ro" => options.extend(["ro", "rro"]),
+            "rw" => {}
+            "exec" | "noexec" | "suid" | "dev" => options.push(option),
+            // SELinux relabelling; there is none here.
+            "z" | "Z" => {}
+            _ => return Err(bad("the options are ro, rw, exec, noexec, suid, dev")),
+        }
+    }
+    Ok(json!({"destination": to, "type": "bind", "source": from, "options": options}))
+}
+
+/// Where the container of a configuration has its directory, when it was made from an image.
+pub(crate) fn place(spec: &Spec) -> Option<PathBuf> {
+    spec.annotations().as_ref()?.get(front::PLACE).map(PathBuf::from)
+}
+
+/// Removes the directory of a container that is no more.
+pub(crate) fn forget(place: &Path) -> Result<(), String> {
+    let Some((store, id)) = containers::of_bundle(place) else { return Ok(()) };
+    network::stop(place);
+    let store = Store::open(&store).map_err(|e| e.to_string())?;
+    front::forget(&store, &id).map_err(|e| e.to_string())
+}
+
+/// Removes what interrupted commands have left in a store, and what was to go with its program.
+pub(crate) fn sweep(global: &Global, store: &Store) -> Result<(), String> {
+    let exists = |state: &Path, id: &str| {
+        let Ok(entry) = Entry::open(state, id) else { return false };
+        let Ok(record) = entry.record() else { return true };
+        let own = store.container_path(id);
+        let ended = coracle_apply::lifecycle::status(&entry, &record).is_ok_and(|(s, _)| s == "stopped");
+        let gone = record.bundle == own
+            && ended
+            && store.containers().is_ok_and(|all| all.iter().any(|c| c.id == id && c.remove));
+        // One of the same name that is not of this store does not keep the directory.
+        record.bundle == own && !(gone && crate::lifecycle::remove(global, &entry, true).is_ok())
+    };
+    for id in store.leftovers(exists).map_err(|e| e.to_string())? {
+        network::stop(&store.container_path(&id));
+        if store.container_path(&id).exists() {
+            front::forget(store, &id).map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(())
+}

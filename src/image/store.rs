@@ -1,0 +1,213 @@
+//! pull, images, rmi: the store and what goes into and out of it.
+
+use super::{Shown, sized};
+use crate::cli::{Global, Outcome};
+use clap::Args;
+use coracle_image::front;
+use coracle_image::limits::Limits;
+use coracle_image::pull::{Pulled, pull};
+use coracle_image::reference::Reference;
+use coracle_image::registry::Options;
+use coracle_image::store::Store;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Which store.
+#[derive(Args, Clone)]
+pub(crate) struct StoreArgs {
+    /// Directory of images (default: $CORACLE_STORE, /var/lib/coracle, or $XDG_DATA_HOME/coracle)
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    pub(crate) fn open(&self) -> Result<Store, String> {
+        let path = self.store.clone().map_or_else(Store::usual, Ok);
+        path.and_then(|path| Store::open(&path)).map_err(|e| e.to_string())
+    }
+}
+
+/// How to speak to registries.
+#[derive(Args, Clone)]
+pub(crate) struct RegistryArgs {
+    /// File with credentials, as podman login and docker login write it
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// USER:PASSWORD instead of a file's
+    #[arg(long, value_name = "USER:PASSWORD")]
+    creds: Option<String>,
+    /// false: take any certificate, and plain HTTP where there is no TLS
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    tls_verify: Option<bool>,
+    /// Ask this server first: host, or host/path; may be given again
+    #[arg(long, value_name = "HOST")]
+    mirror: Vec<String>,
+}
+
+impl RegistryArgs {
+    pub(crate) fn options(&self) -> Result<Options, String> {
+        let split = |text: &String| {
+            let (user, password) = text.split_once(':').ok_or("--creds: write USER:PASSWORD")?;
+            Ok::<_, String>((user.to_owned(), password.to_owned()))
+        };
+        Ok(Options {
+            auth_file: self.authfile.clone(),
+            password: self.creds.as_ref().map(split).transpose()?,
+            verify: self.tls_verify,
+            mirrors: self.mirror.clone(),
+        })
+    }
+}
+
+/// The words of `pull`.
+#[derive(Args)]
+pub(crate) struct PullArgs {
+    /// [registry/]name[:tag][@sha256:…]
+    reference: String,
+    /// os/architecture[/variant] instead of this machine's
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    /// Most bytes of the layers, with K, M, G or T
+    #[arg(long, value_name = "SIZE", value_parser = super::size)]
+    max_size: Option<u64>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Say what is going on as JSON, a line each
+    #[arg(long)]
+    json: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// `coracle pull`.
+pub(crate) fn pull_image(args: &PullArgs) -> Outcome {
+    let store = args.store.open()?;
+    let shown = if args.quiet { Shown::nothing() } else { Shown::new(args.json) };
+    let limits =
+        Limits { total_bytes: args.max_size.unwrap_or(Limits::default().total_bytes), ..Limits::default() };
+    let pulled =
+        fetch(&store, &args.reference, args.platform.as_deref(), &args.registry.options()?, &limits, &shown);
+    shown.done();
+    let pulled = pulled?;
+    match (args.json, args.quiet) {
+        (true, _) => {
+            let (name, digest) = (&pulled.name, &pulled.digest);
+            Shown::line(&json!({"event": "done", "name": name, "digest": digest, "bytes": pulled.bytes}));
+        }
+        (_, true) => {}
+        _ => crate::inspect::print(&format!("{}\n", pulled.digest)),
+    }
+    Ok(0)
+}
+
+/// Pulls into a store.
+pub(crate) fn fetch(
+    store: &Store,
+    reference: &str,
+    platform: Option<&str>,
+    options: &Options,
+    limits: &Limits,
+    shown: &Shown,
+) -> Result<Pulled, String> {
+    let said = |e: coracle_image::Error| e.to_string();
+    let reference: Reference = reference.parse().map_err(said)?;
+    let platform = platform.map(str::parse).transpose().map_err(said)?;
+    let pulled = pull(store, &reference, platform.as_ref(), options, limits, shown);
+    pulled.map_err(|e| format!("pull {reference}: {e}"))
+}
+
+/// The words of `images`.
+#[derive(Args)]
+pub(crate) struct ImagesArgs {
+    /// table or json
+    #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    /// Only their names
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// `coracle images`.
+pub(crate) fn images(global: &Global, args: &ImagesArgs) -> Outcome {
+    let store = args.store.open()?;
+    super::run::sweep(global, &store)?;
+    let all = store.images().map_err(|e| e.to_string())?;
+    if args.format == "json" {
+        let all: Vec<_> = all
+            .iter()
+            .map(|i| {
+                json!({"name": i.name, "digest": i.digest, "platform": i.platform.to_string(),
+                    "created": i.created, "bytes": i.bytes})
+            })
+            .collect();
+        crate::inspect::print(&format!("{}\n", json!(all)));
+        return Ok(0);
+    }
+    if args.quiet {
+        all.iter().for_each(|i| crate::inspect::print(&format!("{}\n", i.name)));
+        return Ok(0);
+    }
+    let mut rows = vec![["NAME", "ID", "PLATFORM", "CREATED", "SIZE"].map(str::to_owned)];
+    rows.extend(all.iter().map(|i| {
+        let created = i.created.as_deref().unwrap_or("-").get(..19).unwrap_or("-");
+        [i.name.clone(), i.digest.short().into(), i.platform.to_string(), clean(created), sized(i.bytes)]
+    }));
+    crate::inspect::print(&crate::inspect::table(&rows));
+    Ok(0)
+}
+
+/// What an image's maker wrote goes to a terminal.
+fn clean(text: &str) -> String {
+    text.escape_debug().to_string()
+}
+
+/// The words of `rmi`.
+#[derive(Args)]
+pub(crate) struct RmiArgs {
+    /// Names, or the first digits of digests; or, as ./PATH or /PATH, a bundle that unpack made
+    #[arg(required_unless_present = "all")]
+    images: Vec<String>,
+    /// All images
+    #[arg(short, long)]
+    all: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// `coracle rmi`: names, then whatever nothing needs any more.
+pub(crate) fn rmi(global: &Global, args: &RmiArgs) -> Outcome {
+    let store = args.store.open()?;
+    let said = |e: coracle_image::Error| e.to_string();
+    let mut names = args.images.clone();
+    if args.all {
+        names = store.images().map_err(said)?.into_iter().map(|i| i.digest.to_string()).collect();
+        names.dedup();
+    }
+    let mut failed = None;
+    let is_path = |name: &&String| name.starts_with(['.', '/']);
+    for bundle in names.iter().filter(is_path) {
+        front::remove_bundle(std::path::Path::new(bundle)).map_err(said)?;
+    }
+    for name in names.iter().filter(|n| !is_path(n)) {
+        match store.forget(name) {
+            Ok(gone) => gone.iter().for_each(|n| crate::inspect::print(&format!("removed {n}\n"))),
+            // With --all, one image's other names are gone already.
+            Err(_) if args.all => {}
+            Err(e) => failed = Some(e.to_string()),
+        }
+    }
+    super::run::sweep(global, &store)?;
+    match front::collect(&store).map_err(said)? {
+        Some(_) => {}
+        None => crate::log::warnings(
+            global,
+            &["someone is pulling or unpacking: what is left of the images goes with the next rmi".into()],
+        ),
+    }
+    failed.map_or(Ok(0), Err)
+}
