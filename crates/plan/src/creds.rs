@@ -81,7 +81,8 @@ pub(crate) fn capabilities(
 }
 
 /// The id step. Ids that the new user namespace does not map are a mistake found here, not at the kernel.
-pub(crate) fn ids(user: &User, maps: Option<&IdMaps>, found: &mut Findings) -> Act {
+/// `denied`: setgroups(2) is given up there.
+pub(crate) fn ids(user: &User, maps: Option<&IdMaps>, denied: bool, found: &mut Findings) -> Act {
     let groups = user.additional_gids().clone().unwrap_or_default();
     if let Some(maps) = maps {
         check_mapped("process.user.uid", user.uid(), &maps.uids, "linux.uidMappings", found);
@@ -95,17 +96,17 @@ pub(crate) fn ids(user: &User, maps: Option<&IdMaps>, found: &mut Findings) -> A
                 found,
             );
         }
-        if maps.deny_setgroups {
-            if !groups.is_empty() {
-                found.problem(
-                    "process.user.additionalGids",
-                    "a caller without CAP_SETGID cannot set supplementary groups",
-                    "user_namespaces(7)",
-                    "remove them, or run with subordinate ids",
-                );
-            }
-            return Act::Ids(user.uid(), user.gid(), None);
+    }
+    if denied {
+        if !groups.is_empty() {
+            found.problem(
+                "process.user.additionalGids",
+                "a caller without CAP_SETGID cannot set supplementary groups",
+                "user_namespaces(7)",
+                "remove them, or run with subordinate ids",
+            );
         }
+        return Act::Ids(user.uid(), user.gid(), None);
     }
     Act::Ids(user.uid(), user.gid(), Some(groups))
 }

@@ -1,9 +1,12 @@
-//! Device nodes and the device filter: config-linux.md, Default Devices, Devices, Allowed Device list; config.md, /dev symbolic links.
+//! Device nodes, and which devices may be used: config-linux.md, Default Devices, Devices, Allowed Device list; config.md,
+//! /dev symbolic links. What the rules become: an eBPF program of v2 (`filter`), lines of v1's files, systemd's properties.
+
+mod filter;
 
 use crate::problem::Findings;
 use crate::steps::Device;
-use coracle_sys::bpf::Insn;
-use coracle_sys::libc;
+use coracle_sys::{bpf::Insn, libc};
+use coracle_systemd::{Property, Value};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType as Type, Spec};
 
 /// runtime-linux.md, Dev symbolic links: where, target.
@@ -98,22 +101,27 @@ pub(crate) struct Rule {
 const READ: u8 = 2;
 const WRITE: u8 = 4;
 const MKNOD: u8 = 1;
+const ALL: u8 = READ | WRITE | MKNOD;
+
+/// Everything is forbidden to begin with, as it would be by hand in most lists.
+const NOTHING: Rule = Rule { allow: false, kind: None, major: None, minor: None, access: ALL };
 
 /// Kind, major, minor, access of a rule that allows.
 type Allowed = (Option<char>, Option<u32>, Option<u32>, u8);
 
-/// What every container may use, whatever the list says: the default devices, ptys, and making (not opening) any node.
+/// What every container may use, whatever the list says: the default devices, ptys, /dev/net/tun (which takes
+/// CAP_NET_ADMIN, and which engines count on), and making (not opening) any node.
 const ALWAYS: [Allowed; 10] = [
-    (Some('c'), None, None, MKNOD),
-    (Some('b'), None, None, MKNOD),
-    (Some('c'), Some(1), Some(3), 7),
-    (Some('c'), Some(1), Some(8), 7),
-    (Some('c'), Some(1), Some(7), 7),
-    (Some('c'), Some(5), Some(0), 7),
-    (Some('c'), Some(1), Some(5), 7),
-    (Some('c'), Some(1), Some(9), 7),
-    (Some('c'), Some(136), None, 7),
-    (Some('c'), Some(5), Some(2), 7),
+    (None, None, None, MKNOD),
+    (Some('c'), Some(1), Some(3), ALL),
+    (Some('c'), Some(1), Some(5), ALL),
+    (Some('c'), Some(1), Some(7), ALL),
+    (Some('c'), Some(1), Some(8), ALL),
+    (Some('c'), Some(1), Some(9), ALL),
+    (Some('c'), Some(5), Some(0), ALL),
+    (Some('c'), Some(5), Some(2), ALL),
+    (Some('c'), Some(10), Some(200), ALL),
+    (Some('c'), Some(136), None, ALL),
 ];
 
 fn rule(d: &LinuxDeviceCgroup, at: &str, found: &mut Findings) -> Rule {
@@ -131,13 +139,14 @@ fn rule(d: &LinuxDeviceCgroup, at: &str, found: &mut Findings) -> Rule {
             None
         }
     };
-    let number = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
     let mut access = 0;
-    for letter in d.access().as_deref().unwrap_or("rwm").chars() {
+    for letter in d.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm").chars() {
         access |= match letter {
             'r' => READ,
             'w' => WRITE,
             'm' => MKNOD,
+            // All, where a list was written by hand after v1's own files.
+            'a' => ALL,
             _ => {
                 found.problem(
                     format!("{at}.access"),
@@ -149,94 +158,130 @@ fn rule(d: &LinuxDeviceCgroup, at: &str, found: &mut Findings) -> Rule {
             }
         };
     }
-    Rule { allow: d.allow(), kind, major: number(d.major()), minor: number(d.minor()), access }
+    let (major, minor) = (number(d.major(), at, found), number(d.minor(), at, found));
+    Rule { allow: d.allow(), kind, major, minor, access }
 }
 
-/// The rules in force, later ones first decisive; `None` when config.json has no list.
-pub(crate) fn rules(spec: &Spec, found: &mut Findings) -> Option<Vec<Rule>> {
-    let list = spec.linux().as_ref()?.resources().as_ref()?.devices().as_ref()?;
-    let mut out: Vec<Rule> = list
-        .iter()
-        .enumerate()
-        .map(|(i, d)| rule(d, &format!("linux.resources.devices[{i}]"), found))
-        .collect();
-    out.extend(ALWAYS.iter().map(|&(kind, major, minor, access)| Rule {
-        allow: true,
-        kind,
-        major,
-        minor,
-        access,
-    }));
-    Some(out)
+/// Absent and negative numbers stand for all. One that no device can have must not become that.
+fn number(n: Option<i64>, at: &str, found: &mut Findings) -> Option<u32> {
+    let n = n.filter(|n| *n >= 0)?;
+    let small = u32::try_from(n);
+    if small.is_err() {
+        found.problem(
+            at,
+            format!("{n} is no device number"),
+            "config-linux.md, Allowed Device list",
+            "write it smaller, or leave it out for all",
+        );
+    }
+    small.ok()
+}
+
+/// The rules in force, the last that fits decides. Without a list nothing but the default devices may be used, as with runc:
+/// else a container with CAP_MKNOD could read the host's disks.
+pub(crate) fn rules(spec: &Spec, found: &mut Findings) -> Vec<Rule> {
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    rules_of(resources.and_then(|r| r.devices().as_deref()).unwrap_or_default(), found)
+}
+
+/// The rules of a list.
+pub(crate) fn rules_of(list: &[LinuxDeviceCgroup], found: &mut Findings) -> Vec<Rule> {
+    let mut out = vec![NOTHING];
+    for (i, d) in list.iter().enumerate() {
+        out.push(rule(d, &format!("linux.resources.devices[{i}]"), found));
+    }
+    out.extend(ALWAYS.map(|(kind, major, minor, access)| Rule { allow: true, kind, major, minor, access }));
+    out
+}
+
+/// The rules as a program of v2; empty when everything is allowed.
+pub(crate) fn filter_or_problem(rules: &[Rule], found: &mut Findings) -> Option<Vec<Insn>> {
+    let program = filter::program(rules);
+    if program.is_none() {
+        found.problem(
+            "linux.resources.devices",
+            "are more rules than a filter can hold",
+            "config-linux.md, Allowed Device list",
+            "join some with wildcards",
+        );
+    }
+    program
+}
+
+fn letters(access: u8) -> String {
+    [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(b, _)| access & b != 0).map(|p| p.1).collect()
 }
 
 /// Lines for v1's devices.allow and devices.deny, in order.
 pub(crate) fn lines(rules: &[Rule]) -> Vec<(bool, String)> {
     let star = |n: Option<u32>| n.map_or("*".into(), |n| n.to_string());
-    rules
-        .iter()
-        .map(|r| {
-            let access: String = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')]
-                .iter()
-                .filter(|(b, _)| r.access & b != 0)
-                .map(|p| p.1)
-                .collect();
-            let whole = r.kind.is_none() && r.major.is_none() && r.minor.is_none() && r.access == 7;
-            (
-                r.allow,
-                if whole {
-                    "a".into()
-                } else {
-                    format!("{} {}:{} {access}", r.kind.unwrap_or('a'), star(r.major), star(r.minor))
-                },
-            )
-        })
-        .collect()
-}
-
-/// The filter as an eBPF program (BPF_PROG_TYPE_CGROUP_DEVICE). The last rule that matches decides, so the program asks
-/// the last one first; what no rule names is denied. An access asked with several bits needs all of them: an allowing
-/// rule must cover them, a denying rule need touch but one. The context is struct bpf_cgroup_dev_ctx.
-pub(crate) fn program(rules: &[Rule]) -> Vec<Insn> {
-    let insn = |code: u8, dst: u8, src: u8, off: i16, imm: i32| Insn { code, regs: dst | src << 4, off, imm };
-    let load = |dst: u8, at: i16| insn(0x61, dst, 1, at, 0);
-    // r2 type, r3 access, r4 major, r5 minor: access_type holds the access in its high, the type in its low 16 bits.
-    let mut out = vec![
-        load(2, 0),
-        insn(0xbc, 3, 2, 0, 0),
-        insn(0x54, 2, 0, 0, 0xffff),
-        insn(0x74, 3, 0, 0, 16),
-        load(4, 4),
-        load(5, 8),
-    ];
-    for r in rules.iter().rev() {
-        let mut tests = Vec::new();
-        if let Some(kind) = r.kind {
-            tests.push(insn(0x55, 2, 0, 0, if kind == 'b' { 1 } else { 2 }));
+    let mut out = Vec::new();
+    for r in rules {
+        if r.kind.is_none() && r.major.is_none() && r.minor.is_none() && r.access == ALL {
+            out.push((r.allow, "a".into()));
+            continue;
         }
-        if r.access != 7 {
-            // 32-bit: r1 = r3 & mask, then compare. r1 (the context) is no longer needed.
-            tests.push(insn(0xbc, 1, 3, 0, 0));
-            tests.push(insn(0x54, 1, 0, 0, i32::from(r.access)));
-            tests.push(if r.allow { insn(0x5d, 1, 3, 0, 0) } else { insn(0x15, 1, 0, 0, 0) });
-        }
-        for (register, number) in [(4, r.major), (5, r.minor)] {
-            if let Some(n) = number {
-                tests.push(insn(0x55, register, 0, 0, n as i32));
-            }
-        }
-        let length = tests.len() + 2;
-        for (i, test) in tests.iter_mut().enumerate() {
-            if test.code & 0x07 == 0x05 {
-                test.off = (length - i - 1) as i16; // to the next rule
-            }
-        }
-        out.extend(tests);
-        out.extend([insn(0xb4, 0, 0, 0, i32::from(r.allow)), insn(0x95, 0, 0, 0, 0)]);
-        if length == 2 {
-            return out; // matches everything: what comes before it in the list never counts
+        // v1 takes `a` for all accesses of all devices, whatever stands after it.
+        for kind in r.kind.map_or(vec!['b', 'c'], |k| vec![k]) {
+            out.push((r.allow, format!("{kind} {}:{} {}", star(r.major), star(r.minor), letters(r.access))));
         }
     }
-    out.extend([insn(0xb4, 0, 0, 0, 0), insn(0x95, 0, 0, 0, 0)]);
     out
+}
+
+/// The rules as systemd has them: all is forbidden, or all allowed, and then exceptions that allow. DevicePolicy=,
+/// DeviceAllow= of systemd.resource-control(5). What cannot be said so is a problem: systemd would write its own idea of
+/// the rules over the right ones at its next reload.
+pub(crate) fn systemd_rules(rules: &[Rule], found: &mut Findings) -> Vec<Property> {
+    let mut allowed: Vec<Rule> = Vec::new();
+    let mut everything = false;
+    for r in rules {
+        match r {
+            Rule { kind: None, major: None, minor: None, access: ALL, allow } => {
+                (everything, allowed) = (*allow, Vec::new());
+            }
+            Rule { allow: true, .. } => allowed.push(*r),
+            Rule { allow: false, .. } => {
+                let same = |a: &Rule| (a.kind, a.major, a.minor) == (r.kind, r.major, r.minor);
+                let overlaps = |a: &Rule| {
+                    let touch = |x: Option<u32>, y: Option<u32>| x.is_none() || y.is_none() || x == y;
+                    (a.kind.is_none() || r.kind.is_none() || a.kind == r.kind)
+                        && touch(a.major, r.major)
+                        && touch(a.minor, r.minor)
+                        && a.access & r.access != 0
+                };
+                if everything || allowed.iter().any(|a| overlaps(a) && !same(a)) {
+                    found.problem(
+                        "linux.resources.devices",
+                        "systemd cannot forbid single devices on cgroup v1",
+                        "systemd.resource-control(5), DeviceAllow=",
+                        "allow what is needed after forbidding all, or leave --systemd-cgroup out",
+                    );
+                }
+                allowed.iter_mut().filter(|a| same(a)).for_each(|a| a.access &= !r.access);
+                allowed.retain(|a| a.access != 0);
+            }
+        }
+    }
+    let policy = if everything { "auto" } else { "strict" };
+    let list = if everything { Vec::new() } else { allowed.iter().flat_map(device_allow).collect() };
+    vec![
+        // The empty list first: it takes back what an update finds.
+        ("DeviceAllow".into(), Value::Array("(ss)".into(), Vec::new())),
+        ("DevicePolicy".into(), Value::str(policy)),
+        ("DeviceAllow".into(), Value::Array("(ss)".into(), list)),
+    ]
+}
+
+fn device_allow(r: &Rule) -> Vec<Value> {
+    let entry = |kind: char| {
+        let word = if kind == 'b' { "block" } else { "char" };
+        let path = match (r.major, r.minor) {
+            (Some(major), Some(minor)) => format!("/dev/{word}/{major}:{minor}"),
+            (Some(major), None) => format!("{word}-{major}"),
+            _ => format!("{word}-*"),
+        };
+        Value::Struct(vec![Value::Str(path), Value::Str(letters(r.access))])
+    };
+    r.kind.map_or(vec!['b', 'c'], |k| vec![k]).into_iter().map(entry).collect()
 }

@@ -52,7 +52,7 @@ fn kind(list: &Option<Vec<Asked>>, name: &str, found: &mut Findings) -> Vec<Hook
         if argv.is_empty() {
             argv.push(path.clone());
         }
-        let env = hook.env().iter().flatten().map(|e| found.cstring(&origin, e.as_str())).collect();
+        let env = hook.env().as_ref().map(|e| e.iter().map(|e| found.cstring(&origin, e.as_str())).collect());
         let timeout = hook.timeout().and_then(|t| u32::try_from(t).ok());
         out.push(Hook { path, argv, env, timeout, origin });
     }

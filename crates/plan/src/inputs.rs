@@ -23,8 +23,23 @@ pub struct Request {
     pub detached: bool,
     /// The compiled program of this very seccomp profile, when it was kept from an earlier time.
     pub compiled: Option<Vec<u8>>,
-    /// Leave cgroups alone when they cannot be had (`--rootless`, or a caller without the right).
+    /// What to mount on the root file system's directory first, in the container's own mount namespace.
+    pub overlay: Option<Overlay>,
+    /// Whether init has a time namespace besides those of config.json (exec).
+    pub own_clocks: bool,
+    /// Whether the caller has no rights over the machine's control groups (`--rootless`, or by its user id).
     pub rootless: bool,
+    /// Exec: the process cannot be born in the container's control group, and is moved there.
+    pub moved_into_cgroup: bool,
+}
+
+/// A union of an image's layers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// The directory that relative names in the options begin at, absolute.
+    pub directory: PathBuf,
+    /// Options of overlayfs.
+    pub options: String,
 }
 
 /// How control groups are mounted.
@@ -54,6 +69,19 @@ pub struct Host {
     pub cgroup: CgroupMode,
     /// The cgroup that the runtime itself is in (v2, or v1's pids/devices hierarchy), from the mount's root.
     pub own_cgroup: String,
+    /// systemd, when it is to make the control group (`--systemd-cgroup`).
+    pub systemd: Option<Systemd>,
+}
+
+/// What is known of the systemd that is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Systemd {
+    /// Its version, such as 257.
+    pub version: u32,
+    /// Its own control group; empty for the machine's.
+    pub control_group: String,
+    /// Whether it is a user's.
+    pub user: bool,
 }
 
 impl Host {

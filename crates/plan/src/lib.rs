@@ -20,7 +20,7 @@ mod seccomp;
 pub mod show;
 pub mod steps;
 
-pub use cgroup::writes as cgroup_writes;
+pub use cgroup::update;
 pub use creds::capability_names;
 pub use hooks::hooks_of;
 pub use limits::memory_policy_features;

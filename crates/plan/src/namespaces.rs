@@ -110,7 +110,7 @@ fn time(spec: &Spec, linux: &Linux, found: &mut Findings) -> Option<String> {
     (new == Some(true)).then_some(text)
 }
 
-fn lines(list: &[LinuxIdMapping], at: &str, found: &mut Findings) -> String {
+pub(crate) fn lines(list: &[LinuxIdMapping], at: &str, found: &mut Findings) -> String {
     let mut text = String::new();
     for (i, m) in list.iter().enumerate() {
         let end = |start: u32| u64::from(start) + u64::from(m.size());
@@ -125,6 +125,20 @@ fn lines(list: &[LinuxIdMapping], at: &str, found: &mut Findings) -> String {
         text += &format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
     }
     text
+}
+
+/// What an id of the container is on the host.
+pub(crate) fn on_host(id: u32, maps: &[LinuxIdMapping]) -> Option<u32> {
+    let m = maps.iter().find(|m| id >= m.container_id() && id - m.container_id() < m.size())?;
+    m.host_id().checked_add(id - m.container_id())
+}
+
+/// Whether setgroups(2) is given up in the container's user namespace: without CAP_SETGID the kernel takes a map of the
+/// caller's own group only then. newgidmap(1) can map a range, and leaves it allowed. user_namespaces(7).
+pub(crate) fn denies_setgroups(spec: &Spec, host: &Host) -> bool {
+    let gids = spec.linux().as_ref().and_then(|l| l.gid_mappings().as_deref()).unwrap_or(&[]);
+    let own = matches!(gids, [one] if one.size() == 1 && one.host_id() == host.egid);
+    asked(spec, Kind::User).is_some() && own && host.capabilities & 1 << 6 == 0
 }
 
 fn maps(spec: &Spec, linux: &Linux, host: &Host, found: &mut Findings) -> Option<IdMaps> {
@@ -143,7 +157,7 @@ fn maps(spec: &Spec, linux: &Linux, host: &Host, found: &mut Findings) -> Option
                     );
                 }
             }
-            let deny_setgroups = host.capabilities & 1 << 6 == 0; // CAP_SETGID
+            let deny_setgroups = denies_setgroups(spec, host);
             Some(IdMaps {
                 uids: lines(uids, "linux.uidMappings", found),
                 gids: lines(gids, "linux.gidMappings", found),
@@ -167,7 +181,7 @@ fn maps(spec: &Spec, linux: &Linux, host: &Host, found: &mut Findings) -> Option
 
 /// The namespaces of a running container, to be joined by way of its init. Those that the container shares with the host
 /// are not named in its configuration.
-pub(crate) fn of_init(spec: &Spec, init: i32, found: &mut Findings) -> Namespaces {
+pub(crate) fn of_init(spec: &Spec, init: i32, own_clocks: bool, found: &mut Findings) -> Namespaces {
     let mut out = Namespaces::default();
     for ns in spec.linux().iter().flat_map(|l| l.namespaces().iter().flatten()) {
         let (kind, _) = flag(ns.typ());
@@ -178,6 +192,11 @@ pub(crate) fn of_init(spec: &Spec, init: i32, found: &mut Findings) -> Namespace
         };
         let path = found.cstring("linux.namespaces", format!("/proc/{init}/ns/{file}"));
         out.join.push(Join { kind, path, origin: "linux.namespaces".into() });
+    }
+    let time = coracle_sys::namespace::CLONE_NEWTIME;
+    if own_clocks && out.join.iter().all(|j| j.kind != time) {
+        let path = found.cstring("linux.namespaces", format!("/proc/{init}/ns/time"));
+        out.join.push(Join { kind: time, path, origin: String::new() });
     }
     out.join.sort_by_key(|j| rank(j.kind));
     out

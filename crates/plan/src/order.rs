@@ -8,6 +8,7 @@ use crate::{cgroup, creds, devices, hooks, limits, mounts, namespaces, process, 
 use coracle_sys::libc;
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Process, Spec};
 use std::ffi::CString;
+use std::path::Path;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
@@ -27,11 +28,7 @@ pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal
     let hooks = hooks::plan(spec, &mut found);
     let mut setup = entry(spec, &mut namespaces, request, &cgroup, &mut found);
     setup.extend(before_root(spec, process, &mut found));
-    setup.extend(root(spec, request, host, &cgroup, &mut found));
-    if terminal.is_some() {
-        // After the pivot: /dev/pts is then the container's own beyond doubt.
-        setup.push(step(Act::Console, "process.terminal"));
-    }
+    setup.extend(root(spec, request, host, &cgroup, &namespaces, terminal.is_some(), &mut found));
     let launch = workload(spec, process, host, request, &namespaces, &mut setup, &mut found);
     if found.problems.is_empty() {
         Ok(Plan { namespaces, cgroup, setup, launch, hooks, terminal, warnings: found.warnings })
@@ -120,7 +117,8 @@ fn entry(
         }
     }
     second_stage(ns, &mut out);
-    if cgroup.path.is_some() && cgroup.mode == crate::inputs::CgroupMode::Legacy {
+    let legacy = cgroup.mode == crate::inputs::CgroupMode::Legacy;
+    if cgroup.path.is_some() && (legacy || cgroup.unit.is_some()) {
         out.push(step(Act::AwaitCgroup, "linux.cgroupsPath"));
     }
     if crate::namespaces::asked(spec, Kind::Cgroup) == Some(true) {
@@ -249,11 +247,14 @@ fn root(
     request: &Request,
     host: &Host,
     cgroup: &crate::steps::Cgroup,
+    namespaces: &Namespaces,
+    terminal: bool,
     found: &mut Findings,
 ) -> Vec<Step> {
     let mut out = Vec::new();
     let Some(root) = spec.root() else { return out };
-    let path = found.cstring("root.path", request.bundle.join(root.path()).as_os_str().as_encoded_bytes());
+    let rootfs = request.bundle.join(root.path());
+    let path = found.cstring("root.path", rootfs.as_os_str().as_encoded_bytes());
     let own_mounts = mounts::new_namespace(spec, Kind::Mount);
     let propagation = mounts::root_propagation(spec, found);
     let user_namespace = namespaces::asked(spec, Kind::User).is_some() || !host.admin();
@@ -264,18 +265,26 @@ fn root(
             Act::Sever(if private { libc::MS_PRIVATE } else { libc::MS_SLAVE }),
             "linux.rootfsPropagation",
         ));
+        if let Some(overlay) = &request.overlay {
+            // Before the root is copied, after propagation is cut: nobody else ever sees it, and it ends with the namespace.
+            let from = found.cstring("--image", overlay.directory.as_os_str().as_encoded_bytes());
+            let options = found.cstring("--image", overlay.options.as_str());
+            out.push(step(Act::Overlay(from, options, path.clone()), "--image"));
+        }
         out.push(step(Act::OpenRoot(path), "root.path"));
         let around = Surroundings {
             host,
             bundle: &request.bundle,
+            rootfs,
+            namespaces,
             user_namespace,
             cgroup_namespace: namespaces::asked(spec, Kind::Cgroup).is_some(),
             cgroup_path: cgroup.path.clone().unwrap_or_default(),
         };
         for (mount, at) in mounts::plan(spec, &around, found) {
-            out.push(Step { act: Act::Mount(mount), origin: at });
+            out.push(Step { act: Act::Mount(Box::new(mount)), origin: at });
         }
-        dev(spec, user_namespace, &mut out, found);
+        dev(spec, &around.rootfs, user_namespace, &mut out, found);
     } else {
         if spec.mounts().as_ref().is_some_and(|m| !m.is_empty()) {
             found.problem(
@@ -305,12 +314,19 @@ fn root(
         (true, false) => Act::Pivot,
     };
     out.push(step(change, "root.path"));
+    if terminal {
+        // After the pivot: /dev/pts is then the container's own beyond doubt. Before /dev may become read-only.
+        out.push(step(Act::Console, "process.terminal"));
+    }
+    if out.iter().any(|s| matches!(&s.act, Act::Mount(m) if m.seal)) {
+        out.push(step(Act::SealMounts, "mounts"));
+    }
     after_root(spec, own_mounts, propagation, &mut out, found);
     out
 }
 
-fn dev(spec: &Spec, user_namespace: bool, out: &mut Vec<Step>, found: &mut Findings) {
-    if mounts::dev_is_bind(spec) {
+fn dev(spec: &Spec, rootfs: &Path, user_namespace: bool, out: &mut Vec<Step>, found: &mut Findings) {
+    if mounts::dev_is_bind(spec, rootfs) {
         return; // the host's own /dev, shown inside: nothing is to be made in it
     }
     out.extend(
@@ -342,7 +358,10 @@ fn after_root(
         for (i, path) in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten().enumerate() {
             let at = format!("linux.maskedPaths[{i}]");
             let path = target(path, &at, found);
-            out.push(Step { act: Act::Mask(path), origin: at });
+            // One mask hides a path as well as two.
+            if !out.iter().any(|s| matches!(&s.act, Act::Mask(before) if *before == path)) {
+                out.push(Step { act: Act::Mask(path), origin: at });
+            }
         }
         if let Some(flags) = propagation {
             out.push(step(Act::RootPropagation(flags), "linux.rootfsPropagation"));
@@ -417,26 +436,38 @@ fn workload(
         sets.meanwhile = CAP_SYS_ADMIN;
     }
     let maps = ns.maps.as_ref();
+    let cwd = found.cstring("process.cwd", process.cwd().as_os_str().as_encoded_bytes());
+    // A directory that its user cannot enter (an image whose WORKDIR is /root) is one to start in all the same, as with runc.
+    setup.push(step(Act::ChdirEarly(cwd.clone()), "process.cwd"));
     setup.push(step(Act::Bounding(bounding), "process.capabilities.bounding"));
-    setup.push(step(creds::ids(process.user(), maps, found), "process.user"));
+    setup.push(step(
+        creds::ids(process.user(), maps, namespaces::denies_setgroups(spec, host), found),
+        "process.user",
+    ));
     setup.push(step(Act::Capabilities(sets), "process.capabilities"));
     if no_new_privs {
         setup.push(step(Act::NoNewPrivs, "process.noNewPrivileges"));
     }
     setup.push(step(Act::Umask(process.user().umask().unwrap_or(0o022)), "process.user.umask"));
-    let cwd = found.cstring("process.cwd", process.cwd().as_os_str().as_encoded_bytes());
+    // And one that only its user can enter: root of a user namespace may have no right where the user has.
     setup.push(step(Act::Chdir(cwd), "process.cwd"));
     setup.push(step(Act::FindProgram, "process.args[0]"));
-    let mut launch = vec![step(Act::StartContainerHooks, "hooks.startContainer")];
+    let hooks = step(Act::StartContainerHooks, "hooks.startContainer");
+    // The hooks run under the filter too. One that has a listener can be loaded just once: then they inherit it.
+    let (mut launch, inheriting) = match &seccomp {
+        Some(filter) if filter.listener.is_some() => (Vec::new(), Some(hooks)),
+        _ => (vec![hooks], None),
+    };
     if let Some(profile) = process.apparmor_profile().as_ref().filter(|p| !p.is_empty()) {
         launch.push(step(Act::Confine(format!("exec {profile}").into_bytes()), "process.apparmorProfile"));
     }
     // Before the filter, which may forbid what this takes.
     launch.push(step(Act::Settle(3 + request.preserve_fds), ""));
-    if let Some((program, flags)) = seccomp {
+    if let Some(filter) = seccomp {
         // After the start: a strict filter must not end the wait.
-        launch.push(step(Act::Seccomp(program, flags), "linux.seccomp"));
+        launch.push(step(Act::Seccomp(filter), "linux.seccomp"));
     }
+    launch.extend(inheriting);
     if sets.meanwhile != 0 {
         sets.meanwhile = 0;
         launch.push(step(Act::Capabilities(sets), "process.capabilities"));
@@ -457,7 +488,7 @@ pub fn exec(
 ) -> Result<Plan, Refusal> {
     let mut found = Findings::default();
     let terminal = terminal(process, request, &mut found);
-    let mut namespaces = namespaces::of_init(spec, init, &mut found);
+    let mut namespaces = namespaces::of_init(spec, init, request.own_clocks, &mut found);
     let mut setup = Vec::new();
     for (i, join) in namespaces.join.iter().enumerate() {
         setup.push(step(Act::Enter(i), &join.origin));
@@ -467,7 +498,7 @@ pub fn exec(
     }
     second_stage(&mut namespaces, &mut setup);
     let legacy = host.cgroup == crate::inputs::CgroupMode::Legacy;
-    if cgroup.is_some() && legacy {
+    if cgroup.is_some() && (legacy || request.moved_into_cgroup) {
         setup.push(step(Act::AwaitCgroup, "linux.cgroupsPath"));
     }
     setup.push(step(Act::NewSession, ""));

@@ -6,6 +6,17 @@ use oci_spec::runtime::Process;
 
 const SECTION: &str = "config.md, Process";
 
+/// Each name once, with its last value (an image's, then what the user says); an empty HOME is none. With the places.
+fn environment(list: &[String]) -> Vec<(usize, &str)> {
+    let name = |line: &str| line.split_once('=').map_or(line, |(n, _)| n).to_owned();
+    let mut seen = std::collections::HashSet::new();
+    let mut out: Vec<(usize, &str)> = list.iter().map(String::as_str).enumerate().collect();
+    out.reverse();
+    out.retain(|(_, line)| seen.insert(name(line)) && *line != "HOME=");
+    out.reverse();
+    out
+}
+
 /// The program of a process.
 pub fn program(process: &Process, found: &mut Findings) -> Program {
     let args = process.args().as_deref().unwrap_or(&[]);
@@ -22,13 +33,8 @@ pub fn program(process: &Process, found: &mut Findings) -> Program {
         .enumerate()
         .map(|(i, a)| found.cstring(&format!("process.args[{i}]"), a.as_str()))
         .collect();
-    let env = process
-        .env()
-        .iter()
-        .flatten()
-        .enumerate()
-        .map(|(i, e)| found.cstring(&format!("process.env[{i}]"), e.as_str()))
-        .collect();
+    let env = environment(process.env().as_deref().unwrap_or(&[]));
+    let env = env.into_iter().map(|(i, e)| found.cstring(&format!("process.env[{i}]"), e)).collect();
     if !process.cwd().is_absolute() {
         found.problem(
             "process.cwd",
@@ -38,4 +44,16 @@ pub fn program(process: &Process, found: &mut Findings) -> Program {
         );
     }
     Program { argv, env }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::environment;
+
+    #[test]
+    fn the_last_value_of_a_name_counts() {
+        let list = ["A=1", "B=2", "A=3", "HOME=/x", "HOME=", "plain"].map(str::to_owned);
+        let kept: Vec<&str> = environment(&list).into_iter().map(|(_, line)| line).collect();
+        assert_eq!(kept, ["B=2", "A=3", "plain"]);
+    }
 }

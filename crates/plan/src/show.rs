@@ -1,8 +1,8 @@
 //! A plan as text, for `coracle plan` and for tests: one line a step, with the place in config.json that asked for it.
 
-use crate::steps::{Act, Mount, MountKind, Plan, Step};
+use crate::steps::{Act, IdMapped, IdSource, Listener, Mount, MountKind, Parameter, Plan, Step};
 use coracle_sys::{libc, mount::attr};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fmt::Write;
 
 /// The whole plan.
@@ -19,10 +19,20 @@ pub fn show(plan: &Plan) -> String {
     if let Some(path) = &plan.cgroup.path {
         line(format!("control group {path} ({:?})", plan.cgroup.mode), "linux.cgroupsPath");
     }
+    if let Some(unit) = &plan.cgroup.unit {
+        let whose = if unit.user { "the user's" } else { "the machine's" };
+        line(format!("made by {whose} systemd as {}", unit.name), "linux.cgroupsPath");
+        for (name, value) in &unit.properties {
+            line(format!("property {name} = {value:?}"), "");
+        }
+    }
+    if let Some(uid) = plan.cgroup.owner {
+        line(format!("give the control group to user {uid}"), "process.user.uid");
+    }
     for w in &plan.cgroup.writes {
         line(format!("write {} to {}", w.value, w.file), &w.origin);
     }
-    if plan.cgroup.devices.is_some() || !plan.cgroup.device_lines.is_empty() {
+    if plan.cgroup.devices.as_ref().is_some_and(|d| !d.is_empty()) || !plan.cgroup.device_lines.is_empty() {
         line("filter devices".into(), "linux.resources.devices");
     }
     for s in &plan.setup {
@@ -61,24 +71,37 @@ fn capabilities(set: u64) -> String {
 
 fn source(kind: &MountKind) -> String {
     match kind {
-        MountKind::Bind(from, true) => format!("bind {} with all below it", from.to_string_lossy()),
-        MountKind::Bind(from, false) => format!("bind {}", from.to_string_lossy()),
+        MountKind::Bind(b) => format!(
+            "bind {}{}{}",
+            if b.inside { "the container's /" } else { "" },
+            b.source.to_string_lossy(),
+            if b.recursive { " with all below it" } else { "" }
+        ),
         MountKind::LegacyCgroups(group) => format!("bind {group} of every cgroup v1 hierarchy"),
         MountKind::Filesystem(kind, _, parameters) => {
-            let one = |(k, v): &(CString, Option<CString>)| {
-                v.as_ref().map_or(k.to_string_lossy().into_owned(), |v| {
-                    format!("{}={}", k.to_string_lossy(), v.to_string_lossy())
-                })
-            };
-            format!(
-                "mount {} {}",
-                kind.to_string_lossy(),
-                parameters.iter().map(one).collect::<Vec<_>>().join(",")
-            )
-            .trim_end()
-            .to_owned()
+            format!("mount {} {}", kind.to_string_lossy(), list(parameters)).trim_end().to_owned()
+        }
+        MountKind::Remount(parameters) => {
+            format!("change the mount {}", list(parameters.as_deref().unwrap_or(&[]))).trim_end().to_owned()
         }
     }
+}
+
+fn list(parameters: &[Parameter]) -> String {
+    let one = |(k, v): &Parameter| match v {
+        Some(v) => format!("{}={}", k.to_string_lossy(), v.to_string_lossy()),
+        None => k.to_string_lossy().into_owned(),
+    };
+    parameters.iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// Whose ids a mount shows.
+fn idmap(mapped: &IdMapped) -> String {
+    let whose = match &mapped.by {
+        IdSource::Joined(i) => format!("those of joined namespace number {i}"),
+        IdSource::Maps(m) => format!("uids {:?} gids {:?}", m.uids.trim_end(), m.gids.trim_end()),
+    };
+    format!("; ids mapped{}: {whose}", if mapped.recursive { ", below too" } else { "" })
 }
 
 fn mount(m: &Mount) -> String {
@@ -104,11 +127,15 @@ fn mount(m: &Mount) -> String {
     );
     let fallback =
         m.fallback.as_ref().map_or(String::new(), |f| format!("; if the kernel refuses, {}", source(f)));
+    if m.seal {
+        options.push("ro once it is filled".into());
+    }
     format!(
-        "{} on {}{}{fallback}",
+        "{} on {}{}{}{fallback}",
         source(&m.what),
         text(&m.target),
-        if options.is_empty() { String::new() } else { format!(", {}", options.join(" ")) }
+        if options.is_empty() { String::new() } else { format!(", {}", options.join(" ")) },
+        m.idmap.as_ref().map_or(String::new(), idmap),
     )
 }
 
@@ -117,6 +144,7 @@ pub fn act(step: &Step) -> String {
     match &step.act {
         Act::Enter(i) => format!("enter joined namespace number {i}"),
         Act::BecomeRoot => "become root of the user namespace, once its ids are mapped".into(),
+        Act::SealMounts => "make the mounts that are filled now read-only".into(),
         Act::AwaitCgroup => "wait to be moved into the control group".into(),
         Act::Unshare(flags) => format!("make namespaces {}", namespaces(*flags as u64)),
         Act::CloneAgain(_) => "clone again, so that the pid and time namespaces take hold".into(),
@@ -128,6 +156,7 @@ pub fn act(step: &Step) -> String {
         Act::Keyring(name) => format!("join the session keyring {}", name.to_string_lossy()),
         Act::Sever(flags) => format!("make all mounts {} to the host's", propagation(*flags)),
         Act::ThisRoot => "take the container's root".into(),
+        Act::Overlay(_, _, at) => format!("join the image's layers on {}", at.to_string_lossy()),
         Act::OpenRoot(path) => format!("take {} as the root file system", path.to_string_lossy()),
         Act::Mount(what) => mount(what),
         Act::Device(d) if d.bind => format!("bind the host's {}", text(&d.path)),
@@ -166,12 +195,21 @@ pub fn act(step: &Step) -> String {
             capabilities(c.ambient)
         ),
         Act::NoNewPrivs => "set no_new_privs".into(),
+        Act::ChdirEarly(path) => {
+            format!("enter {}, while the rights are still there", path.to_string_lossy())
+        }
         Act::Chdir(path) => format!("enter {}", path.to_string_lossy()),
         Act::FindProgram => "find the program".into(),
         Act::StartContainerHooks => "run the startContainer hooks".into(),
         Act::Settle(first) => format!("leave descriptors 0 to {} open", first - 1),
-        Act::Seccomp(program, flags) => {
-            format!("load a seccomp filter of {} instructions, flags {flags:#x}", program.len() / 8)
+        Act::Seccomp(f) => {
+            let to = |l: &Listener| format!("; the listener goes to {}", l.path.to_string_lossy());
+            format!(
+                "load a seccomp filter of {} instructions, flags {:#x}{}",
+                f.program.len() / 8,
+                f.flags,
+                f.listener.as_ref().map_or(String::new(), to)
+            )
         }
         Act::Exec(program) => format!("exec {:?}", program.argv),
         other => format!("{other:?}"),

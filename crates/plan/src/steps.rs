@@ -22,11 +22,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The seccomp program, when there is one.
-    pub fn seccomp_program(&self) -> Option<&[u8]> {
-        self.launch
-            .iter()
-            .find_map(|s| if let Act::Seccomp(program, _) = &s.act { Some(program.as_slice()) } else { None })
+    /// Whether the first process is born in its control group; else it waits until it was moved there.
+    pub fn born_in_cgroup(&self) -> bool {
+        !self.setup.iter().any(|s| matches!(s.act, Act::AwaitCgroup))
+    }
+
+    /// The seccomp filter, when there is one.
+    pub fn filter(&self) -> Option<&Filter> {
+        self.launch.iter().find_map(|s| if let Act::Seccomp(filter) = &s.act { Some(filter) } else { None })
     }
 }
 
@@ -66,10 +69,15 @@ pub enum Act {
     Sever(u64),
     /// Take the root of the mount namespace that was entered as the root (exec).
     ThisRoot,
+    /// Mount an overlay, seen by this mount namespace alone: the directory that its relative names begin at, its options,
+    /// where.
+    Overlay(CString, CString, CString),
     /// Attach a copy of the root file system onto itself: path, recursive propagation of the copy (MS_* flag).
     OpenRoot(CString),
     /// A mount below the root.
-    Mount(Mount),
+    Mount(Box<Mount>),
+    /// From here on the mounts that asked for it are read-only: all that belongs into them stands.
+    SealMounts,
     /// A device node below the root.
     Device(Device),
     /// A symbolic link below the root: where, target. One that exists already stays.
@@ -120,7 +128,9 @@ pub enum Act {
     Capabilities(Capabilities),
     /// No execve grants privileges from here on.
     NoNewPrivs,
-    /// The working directory; verified to lie inside the root.
+    /// The working directory, still with the rights of the runtime; what they do not reach is left to [`Act::Chdir`].
+    ChdirEarly(CString),
+    /// The working directory, unless it was entered already; verified to lie inside the root.
     Chdir(CString),
     /// Make sure that the program exists and may be run.
     FindProgram,
@@ -130,10 +140,32 @@ pub enum Act {
     Settle(u32),
     /// Write the LSM label for the next execve.
     Confine(Vec<u8>),
-    /// Load the filter: BPF program, flags.
-    Seccomp(Vec<u8>, u64),
+    /// Load the filter.
+    Seccomp(Filter),
     /// Become the workload.
     Exec(Program),
+}
+
+/// A seccomp filter.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// BPF: 8-byte sock_filter records.
+    pub program: Vec<u8>,
+    /// SECCOMP_FILTER_FLAG_*.
+    pub flags: u64,
+    /// Who gets the descriptor that the load returns.
+    pub listener: Option<Listener>,
+}
+
+/// The agent that decides on notified syscalls: config-linux.md, Seccomp, `listenerPath`.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its Unix socket.
+    pub path: CString,
+    /// What it is told beside.
+    pub metadata: String,
+    /// sendmsg(2) is among the notified calls: the descriptor is told by its number, for the runtime to fetch.
+    pub by_number: bool,
 }
 
 /// The four sets that an exec'ing process sets itself, a bit per capability.
@@ -161,14 +193,18 @@ pub struct Program {
 }
 
 /// A mount.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Mount {
     /// Below the root, without a leading slash.
     pub target: CString,
+    /// A target that is a link is mounted on, not followed.
+    pub nofollow: bool,
     /// What is mounted there.
     pub what: MountKind,
     /// What to try when the kernel refuses the first with EPERM or EBUSY (a user namespace): never more than was asked.
     pub fallback: Option<MountKind>,
+    /// Whose map the mount's ids pass through.
+    pub idmap: Option<IdMapped>,
     /// Attributes of the mount ([`coracle_sys::mount::attr`]): to set, to clear.
     pub attributes: (u64, u64),
     /// The same for everything below it too (`rro` and its kin).
@@ -177,17 +213,63 @@ pub struct Mount {
     pub propagation: Vec<(u64, bool)>,
     /// Copy what the target holds into the fresh tmpfs.
     pub copy_up: bool,
+    /// Read-only from [`Act::SealMounts`] on.
+    pub seal: bool,
 }
 
 /// Kinds of mounts.
 #[derive(Debug, Clone)]
 pub enum MountKind {
-    /// A part of the host's tree: path, with everything mounted below it.
-    Bind(CString, bool),
-    /// A file system of its own: type, source, parameters (a value or a flag).
-    Filesystem(CString, CString, Vec<(CString, Option<CString>)>),
+    /// A part of a tree that exists.
+    Bind(Bind),
+    /// A file system of its own: type, source, parameters.
+    Filesystem(CString, CString, Vec<Parameter>),
     /// The container's part (this path) of every v1 hierarchy, each bound into a tmpfs.
     LegacyCgroups(String),
+    /// No new mount: attributes of the one that stands there change, and (unless it is a bind) these of its file system.
+    Remount(Option<Vec<Parameter>>),
+}
+
+impl Default for MountKind {
+    fn default() -> Self {
+        MountKind::Bind(Bind::default())
+    }
+}
+
+/// A parameter of a file system: its name, and its value if it is not just a flag.
+pub type Parameter = (CString, Option<CString>);
+
+/// A part of a tree, to be shown elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Bind {
+    /// A path of the host; with `inside`, a path below the root, without a leading slash.
+    pub source: CString,
+    /// With everything mounted below it.
+    pub recursive: bool,
+    /// Taken from the container's tree as it stands by then.
+    pub inside: bool,
+    /// A link is taken as what it is.
+    pub nofollow: bool,
+    /// Where the source is a link, the same link is made instead.
+    pub copy_link: bool,
+}
+
+/// Ids of a mount that are shown as others: mount_setattr(2), MOUNT_ATTR_IDMAP.
+#[derive(Debug, Clone)]
+pub struct IdMapped {
+    /// The map.
+    pub by: IdSource,
+    /// Also for everything mounted below.
+    pub recursive: bool,
+}
+
+/// Where the map of an id-mapped mount comes from.
+#[derive(Debug, Clone)]
+pub enum IdSource {
+    /// Written out.
+    Maps(IdMaps),
+    /// The user namespace of this number in [`Namespaces::join`].
+    Joined(usize),
 }
 
 /// A device node.
@@ -264,12 +346,29 @@ pub struct Cgroup {
     pub mode: crate::inputs::CgroupMode,
     /// Files to write: name, value, JSON path.
     pub writes: Vec<CgroupWrite>,
-    /// Device filter; `None`: none was asked for.
+    /// Device filter of v2; empty or `None`: everything is allowed.
     pub devices: Option<Vec<coracle_sys::bpf::Insn>>,
     /// The same for v1: lines of devices.deny and devices.allow (allow, line).
     pub device_lines: Vec<(bool, String)>,
-    /// A cgroup that cannot be made is a warning, not an error (rootless, and no limit asked for).
+    /// No path was asked for: a caller without rights may go without the group, if no limit was asked for either.
     pub optional: bool,
+    /// The caller has no rights over the machine.
+    pub rootless: bool,
+    /// Who owns the group, as the host counts; `None`: whoever makes it.
+    pub owner: Option<u32>,
+    /// The scope that systemd is to make around the container.
+    pub unit: Option<Unit>,
+}
+
+/// A transient unit of systemd.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unit {
+    /// Its name, such as `libpod-….scope`.
+    pub name: String,
+    /// Whether the user's systemd has it, not the machine's.
+    pub user: bool,
+    /// Its properties, without the process.
+    pub properties: Vec<coracle_systemd::Property>,
 }
 
 /// A limit.
@@ -283,6 +382,39 @@ pub struct CgroupWrite {
     pub value: String,
     /// JSON path.
     pub origin: String,
+    /// What to do where the kernel has no such file.
+    pub absent: Absent,
+}
+
+/// What to do where the kernel has no such file: never less than was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Absent {
+    /// Fail.
+    #[default]
+    Refuse,
+    /// Go on: the kernel does as asked anyway, or another file has it.
+    PassOver,
+    /// Write this instead.
+    Instead(Box<CgroupWrite>),
+}
+
+/// What `update` changes.
+#[derive(Debug, Clone, Default)]
+pub struct Update {
+    /// Files to write.
+    pub writes: Vec<CgroupWrite>,
+    /// The same for systemd, where it has the unit.
+    pub properties: Vec<coracle_systemd::Property>,
+    /// A new device filter for v2; empty: everything is allowed.
+    pub devices: Option<Vec<coracle_sys::bpf::Insn>>,
+    /// New lines for v1.
+    pub device_lines: Vec<(bool, String)>,
+    /// checkBeforeUpdate: memory, and memory with swap, that must not be in use already.
+    pub unused: Option<(i64, i64)>,
+    /// What must be said.
+    pub warnings: Vec<String>,
+    /// The limits from now on, as JSON: what the next update starts from.
+    pub limits: serde_json::Value,
 }
 
 /// Programs to run at points of the lifecycle: runtime.md, Lifecycle.
@@ -307,8 +439,8 @@ pub struct Hook {
     pub path: CString,
     /// Arguments; the first is the name.
     pub argv: Vec<CString>,
-    /// Environment, exactly.
-    pub env: Vec<CString>,
+    /// Environment, exactly; `None`: that of the process that runs it.
+    pub env: Option<Vec<CString>>,
     /// Seconds.
     pub timeout: Option<u32>,
     /// JSON path.

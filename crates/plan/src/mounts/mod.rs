@@ -1,88 +1,19 @@
 //! Mounts: config.md, Mounts; config-linux.md, Rootfs Mount Propagation. Options are those of mount(8), as runc reads them.
 
+mod idmap;
+mod options;
+
 use crate::inputs::{CgroupMode, Host};
 use crate::problem::Findings;
-use crate::steps::{Mount, MountKind};
+use crate::steps::{Bind, Mount, MountKind, Namespaces, Parameter};
 use coracle_sys::{libc, mount::attr};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount as Asked, Spec};
+pub use options::known_options;
+use options::{Meaning, change, meaning};
 use std::ffi::CString;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 const SECTION: &str = "config.md, Mounts";
-
-/// What an option word means.
-enum Meaning {
-    Set(u64),
-    Clear(u64),
-    Atime(u64),
-    Propagation(u64, bool),
-    Bind(bool),
-    CopyUp,
-    Nothing,
-    Superblock,
-}
-
-fn meaning(word: &str) -> Option<Meaning> {
-    use Meaning::*;
-    Some(match word {
-        "ro" => Set(attr::RDONLY),
-        "rw" => Clear(attr::RDONLY),
-        "nosuid" => Set(attr::NOSUID),
-        "suid" => Clear(attr::NOSUID),
-        "nodev" => Set(attr::NODEV),
-        "dev" => Clear(attr::NODEV),
-        "noexec" => Set(attr::NOEXEC),
-        "exec" => Clear(attr::NOEXEC),
-        "nodiratime" => Set(attr::NODIRATIME),
-        "diratime" => Clear(attr::NODIRATIME),
-        "nosymfollow" => Set(attr::NOSYMFOLLOW),
-        "symfollow" => Clear(attr::NOSYMFOLLOW),
-        "relatime" | "atime" | "nostrictatime" => Atime(attr::RELATIME),
-        "noatime" => Atime(attr::NOATIME),
-        "strictatime" | "norelatime" => Atime(attr::STRICTATIME),
-        "bind" => Bind(false),
-        "rbind" => Bind(true),
-        "private" => Propagation(libc::MS_PRIVATE, false),
-        "rprivate" => Propagation(libc::MS_PRIVATE, true),
-        "slave" => Propagation(libc::MS_SLAVE, false),
-        "rslave" => Propagation(libc::MS_SLAVE, true),
-        "shared" => Propagation(libc::MS_SHARED, false),
-        "rshared" => Propagation(libc::MS_SHARED, true),
-        "unbindable" => Propagation(libc::MS_UNBINDABLE, false),
-        "runbindable" => Propagation(libc::MS_UNBINDABLE, true),
-        "tmpcopyup" => CopyUp,
-        "defaults" | "async" | "nomand" | "silent" | "loud" | "noiversion" | "nolazytime" | "norbind" => {
-            Nothing
-        }
-        "sync" | "dirsync" | "mand" | "lazytime" | "iversion" => Superblock,
-        _ => return None,
-    })
-}
-
-/// The words that [`plan`] understands, for `features`; the recursive ones among them.
-pub fn known_options() -> Vec<String> {
-    let plain = "ro rw nosuid suid nodev dev noexec exec nodiratime diratime nosymfollow symfollow relatime atime nostrictatime \
-        noatime strictatime norelatime bind rbind private rprivate slave rslave shared rshared unbindable runbindable tmpcopyup \
-        defaults async nomand silent loud noiversion nolazytime sync dirsync mand lazytime iversion";
-    let recursive = "rro rrw rnosuid rsuid rnodev rdev rnoexec rexec rnodiratime rdiratime rnosymfollow rsymfollow rrelatime \
-        ratime rnostrictatime rnoatime rstrictatime rnorelatime";
-    let mut all: Vec<String> =
-        plain.split_whitespace().chain(recursive.split_whitespace()).map(str::to_owned).collect();
-    all.sort();
-    all
-}
-
-/// Sets or clears in a (set, clear) pair; the later word wins.
-fn change(pair: &mut (u64, u64), what: &Meaning) -> bool {
-    match *what {
-        Meaning::Set(bit) => *pair = (pair.0 | bit, pair.1 & !bit),
-        Meaning::Clear(bit) => *pair = (pair.0 & !bit, pair.1 | bit),
-        // All three atime modes share bits, so that the old one is cleared: mount_setattr(2).
-        Meaning::Atime(mode) => *pair = (pair.0 & !attr::ATIME | mode, pair.1 | attr::ATIME),
-        _ => return false,
-    }
-    true
-}
 
 /// A path inside the container without its leading slash, `.` left out; `..` is resolved by the kernel in the root.
 pub(crate) fn inside(path: &Path) -> Vec<u8> {
@@ -101,10 +32,19 @@ pub(crate) fn inside(path: &Path) -> Vec<u8> {
     out
 }
 
+/// The same for the destination of a mount. One that is written as a path of the host, through the rootfs, means the place
+/// below it, as with runc.
+fn destination(asked: &Asked, rootfs: &Path) -> Vec<u8> {
+    inside(asked.destination().strip_prefix(rootfs).unwrap_or(asked.destination()))
+}
+
 /// Everything about the container's mounts that depends on more than one of them.
 pub(crate) struct Surroundings<'a> {
     pub(crate) host: &'a Host,
     pub(crate) bundle: &'a Path,
+    /// The root file system, absolute.
+    pub(crate) rootfs: PathBuf,
+    pub(crate) namespaces: &'a Namespaces,
     pub(crate) user_namespace: bool,
     pub(crate) cgroup_namespace: bool,
     pub(crate) cgroup_path: String,
@@ -115,42 +55,36 @@ pub(crate) fn plan(spec: &Spec, around: &Surroundings, found: &mut Findings) -> 
     let list = spec.mounts().as_deref().unwrap_or(&[]);
     list.iter()
         .enumerate()
-        .map(|(i, m)| (one(m, &format!("mounts[{i}]"), around, found), format!("mounts[{i}]")))
+        .map(|(i, m)| (one(m, &format!("mounts[{i}]"), spec, around, found), format!("mounts[{i}]")))
         .collect()
 }
 
-fn one(asked: &Asked, at: &str, around: &Surroundings, found: &mut Findings) -> Mount {
-    let mut out = Mount {
-        target: found.cstring(at, inside(asked.destination())),
-        what: MountKind::Bind(CString::default(), false),
-        fallback: None,
-        attributes: (0, 0),
-        recursive_attributes: (0, 0),
-        propagation: Vec::new(),
-        copy_up: false,
-    };
+fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut Findings) -> Mount {
+    let target = destination(asked, &around.rootfs);
+    let mut out = Mount { target: found.cstring(at, target.as_slice()), ..Mount::default() };
     if !asked.destination().is_absolute() {
         found.warn(format!(
             "{at}.destination: {:?} is not absolute (config.md, Mounts); taken from the root",
             asked.destination()
         ));
     }
-    let (bind, parameters) = options(asked, at, &mut out, found);
+    let mut words = read_options(asked, at, &mut out, found);
     let kind = asked.typ().as_deref().unwrap_or("none");
-    procfs_stays_procfs(asked, kind, bind.is_some(), at, found);
-    let id_mapped = asked.uid_mappings().is_some() || asked.gid_mappings().is_some();
-    if id_mapped {
-        found.problem(
-            format!("{at}.uidMappings"),
-            "id-mapped mounts are not built yet",
-            SECTION,
-            "remove the maps, or use a user namespace",
-        );
+    if words.bind.is_none() {
+        words.bind =
+            [("bind", false), ("rbind", true)].iter().find(|(k, _)| *k == kind).map(|(_, deep)| *deep);
     }
-    out.what = match (bind, kind) {
-        (Some(recursive), _) => bind_kind(asked, recursive, at, around, found),
-        (None, "bind") => bind_kind(asked, false, at, around, found),
-        (None, "rbind") => bind_kind(asked, true, at, around, found),
+    procfs_stays_procfs(asked, &target, kind, words.bind.is_some(), at, found);
+    out.idmap = idmap::plan(asked, words.idmap.take(), at, spec, around.namespaces, found);
+    // What is to be read-only gets its own contents first: devices, mount points, copies.
+    let filled_later = words.bind.is_none() && (kind == "tmpfs" || target == b"dev");
+    out.seal = filled_later && !words.remount && out.attributes.0 & attr::RDONLY != 0;
+    if out.seal {
+        out.attributes.0 &= !attr::RDONLY;
+    }
+    out.what = match (words.bind, kind) {
+        (bind, _) if words.remount => MountKind::Remount(bind.is_none().then_some(words.parameters)),
+        (Some(recursive), _) => bind_kind(asked, Bind { recursive, ..words.links }, at, around, found),
         (None, "cgroup" | "cgroup2") => cgroup(around, &mut out.fallback),
         (None, "none") => {
             found.problem(
@@ -161,48 +95,76 @@ fn one(asked: &Asked, at: &str, around: &Surroundings, found: &mut Findings) -> 
             );
             return out;
         }
-        (None, other) => filesystem(other, asked, parameters, at, found),
+        (None, other) => filesystem(other, asked, words.parameters, &out, at, found),
     };
     if kind == "sysfs" && around.user_namespace {
         // The kernel lets a user namespace mount sysfs only together with a network namespace of its own: sysfs(5).
-        out.fallback = Some(MountKind::Bind(c"/sys".into(), true));
+        out.fallback =
+            Some(MountKind::Bind(Bind { source: c"/sys".into(), recursive: true, ..Bind::default() }));
     }
     out
 }
 
-type Parameters = Vec<(CString, Option<CString>)>;
+/// What the options say beside attributes and propagation.
+#[derive(Default)]
+struct Words {
+    bind: Option<bool>,
+    links: Bind,
+    remount: bool,
+    idmap: Option<idmap::Word>,
+    parameters: Vec<Parameter>,
+}
 
-fn options(asked: &Asked, at: &str, out: &mut Mount, found: &mut Findings) -> (Option<bool>, Parameters) {
-    let (mut bind, mut parameters) = (None, Vec::new());
+fn read_options(asked: &Asked, at: &str, out: &mut Mount, found: &mut Findings) -> Words {
+    let mut words = Words::default();
     for (j, word) in asked.options().iter().flatten().enumerate() {
         let at = format!("{at}.options[{j}]");
-        if let Some(what) = meaning(word) {
-            match what {
-                Meaning::Bind(recursive) => bind = Some(recursive),
+        let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(k, v)| (k, Some(v)));
+        match meaning(key) {
+            Some(Meaning::IdMap(recursive)) => {
+                words.idmap = Some(idmap::Word { recursive, maps: value.map(str::to_owned), at });
+            }
+            Some(what) if value.is_none() => match what {
+                Meaning::Bind(recursive) => words.bind = Some(recursive),
+                Meaning::Remount => words.remount = true,
+                Meaning::CopyLink => words.links.copy_link = true,
+                Meaning::SourceLink => words.links.nofollow = true,
+                Meaning::TargetLink => out.nofollow = true,
                 Meaning::CopyUp => out.copy_up = true,
                 Meaning::Propagation(flag, deep) => out.propagation.push((flag, deep)),
-                Meaning::Superblock => parameters.push((found.cstring(&at, word.as_str()), None)),
+                Meaning::Superblock => words.parameters.push((found.cstring(&at, key), None)),
                 other => drop(change(&mut out.attributes, &other)),
+            },
+            _ if recursively(word, &mut out.recursive_attributes) => {}
+            _ => {
+                let value = value.map(|v| found.cstring(&at, v));
+                words.parameters.push((found.cstring(&at, key), value));
             }
-        } else if word
-            .strip_prefix('r')
-            .and_then(meaning)
-            .is_some_and(|w| change(&mut out.recursive_attributes, &w))
-        {
-        } else if matches!(word.as_str(), "idmap" | "ridmap") {
-            found.problem(&at, "id-mapped mounts are not built yet", SECTION, "remove it");
-        } else {
-            let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(k, v)| (k, Some(v)));
-            let value = value.map(|v| found.cstring(&at, v));
-            parameters.push((found.cstring(&at, key), value));
         }
     }
-    (bind, parameters)
+    words
+}
+
+/// Takes a word such as `rro` into the pair; says whether it was one.
+fn recursively(word: &str, pair: &mut (u64, u64)) -> bool {
+    word.strip_prefix('r').and_then(meaning).is_some_and(|what| change(pair, &what))
+}
+
+/// `a/../proc` as `proc`: what the path says, wherever links in it may lead.
+fn without_dots(path: &[u8]) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|b| *b == b'/') {
+        match name {
+            b".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    names.join(b"/".as_slice())
 }
 
 /// Only procfs may stand on /proc, and below it only what cannot deceive a later write there (CVE-2019-16884, CVE-2025-52881).
-fn procfs_stays_procfs(asked: &Asked, kind: &str, bind: bool, at: &str, found: &mut Findings) {
-    let target = inside(asked.destination());
+fn procfs_stays_procfs(asked: &Asked, target: &[u8], kind: &str, bind: bool, at: &str, found: &mut Findings) {
+    let target = without_dots(target);
     let Some(below) = target.strip_prefix(b"proc".as_slice()) else { return };
     let allowed: [&[u8]; 10] = [
         b"/cpuinfo",
@@ -234,7 +196,7 @@ fn procfs_stays_procfs(asked: &Asked, kind: &str, bind: bool, at: &str, found: &
 
 fn bind_kind(
     asked: &Asked,
-    recursive: bool,
+    mut bind: Bind,
     at: &str,
     around: &Surroundings,
     found: &mut Findings,
@@ -246,26 +208,35 @@ fn bind_kind(
             SECTION,
             "name the host's file or directory",
         );
-        return MountKind::Bind(CString::default(), recursive);
+        return MountKind::Bind(bind);
     };
     // A relative source is relative to the bundle: config.md, Mounts.
     let whole = around.bundle.join(source);
-    MountKind::Bind(found.cstring(at, whole.as_os_str().as_encoded_bytes()), recursive)
+    bind.source = match whole.strip_prefix(&around.rootfs) {
+        // A part of the rootfs: as the container has it by then, with what is mounted there; its links stay within.
+        Ok(below) => {
+            bind.inside = true;
+            found.cstring(at, inside(below))
+        }
+        Err(_) => found.cstring(at, whole.as_os_str().as_encoded_bytes()),
+    };
+    MountKind::Bind(bind)
 }
 
 fn cgroup(around: &Surroundings, fallback: &mut Option<MountKind>) -> MountKind {
-    let below = |root: &str| CString::new(format!("{root}{}", around.cgroup_path)).unwrap_or_default();
+    let bind = |path: String| {
+        MountKind::Bind(Bind { source: CString::new(path).unwrap_or_default(), ..Bind::default() })
+    };
+    let below = |root: &str| bind(format!("{root}{}", around.cgroup_path));
     match around.host.cgroup {
         CgroupMode::Legacy => MountKind::LegacyCgroups(around.cgroup_path.clone()),
         // A mount of cgroup2 from the first cgroup namespace would reset the options of the host's own (nsdelegate,
         // memory_recursiveprot), and wait for every CPU: there the host's mount is bound, which shows the same.
-        _ if !around.cgroup_namespace && !around.user_namespace => {
-            MountKind::Bind(c"/sys/fs/cgroup".into(), false)
-        }
+        _ if !around.cgroup_namespace && !around.user_namespace => bind("/sys/fs/cgroup".into()),
         // Root of a user namespace sees its own part only (CVE-2023-25809).
-        _ if !around.cgroup_namespace => MountKind::Bind(below("/sys/fs/cgroup"), false),
+        _ if !around.cgroup_namespace => below("/sys/fs/cgroup"),
         _ => {
-            *fallback = Some(MountKind::Bind(below("/sys/fs/cgroup"), false));
+            *fallback = Some(below("/sys/fs/cgroup"));
             MountKind::Filesystem(c"cgroup2".into(), c"cgroup".into(), Vec::new())
         }
     }
@@ -274,7 +245,8 @@ fn cgroup(around: &Surroundings, fallback: &mut Option<MountKind>) -> MountKind 
 fn filesystem(
     kind: &str,
     asked: &Asked,
-    mut parameters: Parameters,
+    mut parameters: Vec<Parameter>,
+    mount: &Mount,
     at: &str,
     found: &mut Findings,
 ) -> MountKind {
@@ -282,6 +254,11 @@ fn filesystem(
         parameters.push((c"newinstance".into(), None));
     }
     parameters.retain(|(key, _)| kind != "devpts" || key.as_c_str() != c"newinstance");
+    let on_device = asked.source().as_ref().is_some_and(|s| s.is_absolute());
+    if on_device && mount.attributes.0 & attr::RDONLY != 0 {
+        // A device that cannot be written is opened for reading only if the file system is told, not just the mount.
+        parameters.push((c"ro".into(), None));
+    }
     let source = asked.source().as_ref().map_or(kind.as_bytes(), |s| s.as_os_str().as_encoded_bytes());
     MountKind::Filesystem(found.cstring(at, kind), found.cstring(at, source), parameters)
 }
@@ -304,12 +281,12 @@ pub(crate) fn root_propagation(spec: &Spec, found: &mut Findings) -> Option<u64>
 }
 
 /// Whether some mount makes the container's /dev (then default devices and links are put there even if it is a bind).
-pub(crate) fn dev_is_bind(spec: &Spec) -> bool {
+pub(crate) fn dev_is_bind(spec: &Spec, rootfs: &Path) -> bool {
     let bind = |m: &&Asked| {
         m.options().iter().flatten().any(|o| o == "bind" || o == "rbind")
             || m.typ().as_deref() == Some("bind")
     };
-    spec.mounts().iter().flatten().filter(|m| inside(m.destination()) == b"dev").any(|m| bind(&m))
+    spec.mounts().iter().flatten().filter(|m| destination(m, rootfs) == b"dev").any(|m| bind(&m))
 }
 
 /// Names of the namespaces' kinds, for `features`.

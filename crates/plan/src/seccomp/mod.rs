@@ -1,7 +1,11 @@
 //! Seccomp: from the profile to a finished BPF program, compiled by libseccomp. config-linux.md, Seccomp.
 
+mod newer;
+
 use crate::limits::word;
 use crate::problem::Findings;
+use crate::steps::{Filter, Listener};
+use coracle_sys::seccomp::NEW_LISTENER;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag as Flag,
@@ -10,6 +14,7 @@ use oci_spec::runtime::{
 
 const SECTION: &str = "config-linux.md, Seccomp";
 const EPERM: u32 = 1;
+const ENOSYS: u32 = 38;
 
 fn action(asked: Action, errno: Option<u32>) -> ScmpAction {
     let errno = errno.unwrap_or(EPERM);
@@ -41,31 +46,29 @@ fn operator(asked: &LinuxSeccompArg) -> (ScmpCompareOp, u64) {
     (op, asked.value())
 }
 
-/// The program (8-byte sock_filter records) and the flags for seccomp(2).
+/// The finished filter.
 pub(crate) fn compile(
     profile: &LinuxSeccomp,
     kept: Option<&Vec<u8>>,
     found: &mut Findings,
-) -> Option<(Vec<u8>, u64)> {
-    let notify = |a: Action| a == Action::ScmpActNotify;
-    if notify(profile.default_action())
-        || profile.syscalls().iter().flatten().any(|s| notify(s.action()))
-        || profile.listener_path().is_some()
-    {
-        found.problem(
-            "linux.seccomp.listenerPath",
-            "a seccomp listener (SCMP_ACT_NOTIFY) is not built yet",
-            SECTION,
-            "use another action",
-        );
-        return None;
+) -> Option<Filter> {
+    let listener = listener(profile, found);
+    let mut flags = match profile.flags() {
+        Some(flags) => flags.iter().map(flag).fold(0, |all, f| all | f),
+        // What runc does where nothing is said: the kernel's own choice on speculation, not that before Linux 5.16.
+        None => SPEC_ALLOW,
+    };
+    if listener.is_some() {
+        flags |= NEW_LISTENER;
+    } else if flags & WAIT_KILLABLE != 0 {
+        found.warn("linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV means nothing without SCMP_ACT_NOTIFY; left out");
+        flags &= !WAIT_KILLABLE;
     }
-    let flags = profile.flags().iter().flatten().map(flag).fold(0, |all, f| all | f);
     if let Some(program) = kept {
-        return Some((program.clone(), flags));
+        return Some(Filter { program: program.clone(), flags, listener });
     }
-    match build(profile, found).and_then(|context| export(&context)) {
-        Ok(program) => Some((program, flags)),
+    match build(profile, found) {
+        Ok(program) => Some(Filter { program, flags, listener }),
         Err(what) => {
             found.problem("linux.seccomp", what, SECTION, "correct the profile");
             None
@@ -73,16 +76,92 @@ pub(crate) fn compile(
     }
 }
 
+const SPEC_ALLOW: u64 = 4;
+const WAIT_KILLABLE: u64 = 1 << 5;
+
 fn flag(asked: &Flag) -> u64 {
     match word(asked).as_str() {
-        "SECCOMP_FILTER_FLAG_TSYNC" => 1,
+        // All threads at once: there is one.
+        "SECCOMP_FILTER_FLAG_TSYNC" => 0,
         "SECCOMP_FILTER_FLAG_LOG" => 2,
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
-        _ => 1 << 5, // WAIT_KILLABLE_RECV
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => SPEC_ALLOW,
+        _ => WAIT_KILLABLE,
     }
 }
 
-fn build(profile: &LinuxSeccomp, found: &mut Findings) -> Result<ScmpFilterContext, String> {
+/// Who decides on the calls that the profile does not decide.
+fn listener(profile: &LinuxSeccomp, found: &mut Findings) -> Option<Listener> {
+    let path = profile.listener_path().as_ref().filter(|p| !p.as_os_str().is_empty());
+    if path.is_none() && profile.listener_metadata().as_ref().is_some_and(|m| !m.is_empty()) {
+        found.warn("linux.seccomp.listenerMetadata: there is no listenerPath to send it to; left out");
+    }
+    if profile.default_action() == Action::ScmpActNotify {
+        found.problem(
+            "linux.seccomp.defaultAction",
+            "SCMP_ACT_NOTIFY cannot be used as default action: nobody could tell the agent whom to listen to",
+            SECTION,
+            "use it for single syscalls",
+        );
+    }
+    let mut notified = profile
+        .syscalls()
+        .iter()
+        .flatten()
+        .enumerate()
+        .filter(|(_, rule)| rule.action() == Action::ScmpActNotify)
+        .flat_map(|(i, rule)| rule.names().iter().map(move |name| (i, name.as_str())))
+        .peekable();
+    notified.peek()?;
+    let mut by_number = false;
+    for (i, name) in notified {
+        by_number |= name == "sendmsg";
+        if name == "write" {
+            found.problem(
+                format!("linux.seccomp.syscalls[{i}].names"),
+                "SCMP_ACT_NOTIFY cannot be used for the write syscall: it takes one to begin listening",
+                SECTION,
+                "leave write out",
+            );
+        }
+    }
+    let Some(path) = path else {
+        found.problem(
+            "linux.seccomp.listenerPath",
+            "is missing, and there are syscalls with SCMP_ACT_NOTIFY",
+            SECTION,
+            "name the socket of the agent that decides",
+        );
+        return None;
+    };
+    let path = found.cstring("linux.seccomp.listenerPath", path.as_os_str().as_encoded_bytes());
+    Some(Listener { path, metadata: profile.listener_metadata().clone().unwrap_or_default(), by_number })
+}
+
+/// An errno belongs to actions that return one.
+fn check_errno(action: Action, errno: Option<u32>, at: String, found: &mut Findings) {
+    if errno.is_some() && !matches!(action, Action::ScmpActErrno | Action::ScmpActTrace) {
+        found.problem(
+            at,
+            format!("{} returns no errno", word(action)),
+            SECTION,
+            "remove it, or use SCMP_ACT_ERRNO",
+        );
+    }
+}
+
+/// Whether a call that the profile does not name is let through, or is for a tracer that may know it.
+fn permissive(default: Action) -> bool {
+    matches!(default, Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace)
+}
+
+/// libseccomp's tree for many rules is wrong for none, up to 2.5.4; and pays for many only.
+const MANY: usize = 32;
+
+/// The program: 8-byte sock_filter records.
+fn build(profile: &LinuxSeccomp, found: &mut Findings) -> Result<Vec<u8>, String> {
+    let errno = profile.default_errno_ret();
+    check_errno(profile.default_action(), errno, "linux.seccomp.defaultErrnoRet".into(), found);
+    let mut architectures = Vec::new();
     let default = action(profile.default_action(), profile.default_errno_ret());
     let mut context = ScmpFilterContext::new(default).map_err(|e| format!("libseccomp: {e}"))?;
     for arch in profile.architectures().iter().flatten() {
@@ -90,13 +169,22 @@ fn build(profile: &LinuxSeccomp, found: &mut Findings) -> Result<ScmpFilterConte
         let arch: ScmpArch =
             name.parse().map_err(|_| format!("architectures: {name} is not known to this libseccomp"))?;
         context.add_arch(arch).map_err(|e| format!("architectures: {name}: {e}"))?;
+        architectures.push(arch);
     }
-    // A balanced tree instead of a list: the filter runs at every syscall of the workload. seccomp_attr_set(3).
-    let _ = context.set_ctl_optimize(2);
+    if profile.syscalls().iter().flatten().map(|r| r.names().len()).sum::<usize>() > MANY {
+        // A balanced tree instead of a list: the filter runs at every syscall of the workload. seccomp_attr_set(3).
+        let _ = context.set_ctl_optimize(2);
+    }
     for (i, rule) in profile.syscalls().iter().flatten().enumerate() {
         add(&mut context, rule, default, &format!("linux.seccomp.syscalls[{i}]"), found)?;
     }
-    Ok(context)
+    let filter = export(&context)?;
+    if permissive(profile.default_action()) || profile.default_errno_ret() == Some(ENOSYS) {
+        return Ok(filter);
+    }
+    let mut whole = newer::prefix(profile, &architectures);
+    whole.extend(filter);
+    Ok(whole)
 }
 
 fn add(
@@ -107,6 +195,7 @@ fn add(
     found: &mut Findings,
 ) -> Result<(), String> {
     let what = action(rule.action(), rule.errno_ret());
+    check_errno(rule.action(), rule.errno_ret(), format!("{at}.errnoRet"), found);
     if rule.names().is_empty() {
         found.problem(
             format!("{at}.names"),
@@ -167,14 +256,15 @@ pub fn seccomp_features(known: &dyn Fn(u64) -> bool) -> serde_json::Value {
         ("SECCOMP_FILTER_FLAG_TSYNC", 1),
         ("SECCOMP_FILTER_FLAG_LOG", 2),
         ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", 4),
-        ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", 1 << 5),
+        // Known only together with the flag that it changes.
+        ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", WAIT_KILLABLE | NEW_LISTENER),
     ];
     let archs = "SCMP_ARCH_AARCH64 SCMP_ARCH_ARM SCMP_ARCH_MIPS SCMP_ARCH_MIPS64 SCMP_ARCH_MIPS64N32 SCMP_ARCH_MIPSEL SCMP_ARCH_MIPSEL64 \
         SCMP_ARCH_MIPSEL64N32 SCMP_ARCH_PARISC SCMP_ARCH_PARISC64 SCMP_ARCH_PPC SCMP_ARCH_PPC64 SCMP_ARCH_PPC64LE SCMP_ARCH_RISCV64 SCMP_ARCH_S390 \
         SCMP_ARCH_S390X SCMP_ARCH_X32 SCMP_ARCH_X86 SCMP_ARCH_X86_64";
     serde_json::json!({
         "enabled": true,
-        "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
+        "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
         "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
         "archs": archs.split_whitespace().filter(|a| a.parse::<ScmpArch>().is_ok()).collect::<Vec<_>>(),
         "knownFlags": flags.map(|f| f.0),
@@ -187,11 +277,15 @@ pub fn libseccomp_version() -> String {
     libseccomp::ScmpVersion::current().map(|v| v.to_string()).unwrap_or_default()
 }
 
+/// To be changed with whatever this module makes of a profile.
+const COMPILER: &str = "2";
+
 /// A name for the program that this build makes of a profile: equal only for equal profiles, builds and libseccomp.
 pub fn seccomp_key(profile: &LinuxSeccomp) -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));
+    hash.update(COMPILER);
     hash.update(libseccomp_version());
     hash.update(std::env::consts::ARCH);
     hash.update(serde_json::to_vec(profile).unwrap_or_default());

@@ -1,0 +1,130 @@
+//! Control groups: config-linux.md, Control groups. Where the container is, who makes the group, who owns it; the limits are
+//! in `resources`, what systemd is told of them in `systemd`, what changes later in `update`.
+
+mod io;
+mod memory;
+mod resources;
+mod systemd;
+mod update;
+
+pub(crate) use resources::writes;
+pub(crate) use update::canonical;
+pub use update::update;
+
+use crate::devices;
+use crate::inputs::{CgroupMode, Host, Request};
+use crate::problem::Findings;
+use crate::steps::Cgroup;
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
+use std::path::{Component, Path};
+
+pub(crate) const SECTION: &str = "config-linux.md, Control groups";
+
+/// Decides the control group.
+pub(crate) fn plan(spec: &Spec, host: &Host, request: &Request, found: &mut Findings) -> Cgroup {
+    let linux = spec.linux().as_ref();
+    let asked = linux.and_then(|l| l.cgroups_path().as_ref()).filter(|p| !p.as_os_str().is_empty());
+    let mut out = Cgroup {
+        mode: host.cgroup,
+        optional: asked.is_none(),
+        rootless: request.rootless,
+        ..Cgroup::default()
+    };
+    if let Some(resources) = linux.and_then(|l| l.resources().as_ref()) {
+        out.writes = writes(resources, host.cgroup, found);
+    }
+    let rules = devices::rules(spec, found);
+    match host.cgroup {
+        // In a user namespace the kernel itself refuses device nodes; a filter cannot be had there.
+        _ if request.rootless => {}
+        CgroupMode::Unified => out.devices = devices::filter_or_problem(&rules, found),
+        CgroupMode::Legacy => out.device_lines = devices::lines(&rules),
+        CgroupMode::None => {}
+    }
+    if host.cgroup == CgroupMode::None {
+        if let Some(w) = out.writes.first() {
+            found.problem(
+                &w.origin,
+                "no cgroup file system is mounted at /sys/fs/cgroup",
+                SECTION,
+                "mount one, or remove the limit",
+            );
+        }
+    } else if let Some(host) = &host.systemd {
+        systemd::plan(spec, host, asked.map(|p| p.as_path()), request, &rules, &mut out, found);
+    } else {
+        out.path = Some(path(asked.map(|p| p.as_path()), host, request, found));
+    }
+    out.owner = owner(spec, host, found);
+    out
+}
+
+fn path(asked: Option<&Path>, host: &Host, request: &Request, found: &mut Findings) -> String {
+    let own = host.own_cgroup.trim_end_matches('/');
+    let Some(asked) = asked else {
+        // On v2 beside this process's own group: in its own nothing could be limited, for it has processes
+        // (cgroup-v2.rst, No Internal Process Constraint).
+        let parent = match host.cgroup {
+            CgroupMode::Unified => own.rsplit_once('/').map_or("", |(parent, _)| parent),
+            _ => own,
+        };
+        return format!("{parent}/{}", request.id);
+    };
+    if asked.components().any(|c| c == Component::ParentDir) {
+        found.problem(
+            "linux.cgroupsPath",
+            format!("{asked:?} leaves its place by .."),
+            SECTION,
+            "write the path without ..",
+        );
+    }
+    // As the kernel shows it in /proc/PID/cgroup, and as `known` finds it again: without doubled slashes.
+    let words: Vec<_> =
+        asked.to_str().unwrap_or_default().split('/').filter(|w| !["", "."].contains(w)).collect();
+    if words.is_empty() {
+        found.problem(
+            "linux.cgroupsPath",
+            format!("{asked:?} is the root of all groups"),
+            SECTION,
+            "name a group below it",
+        );
+    }
+    let parent = if asked.is_absolute() { "" } else { own };
+    format!("{parent}/{}", words.join("/"))
+}
+
+/// config-linux.md, Cgroup ownership: the container's user, as the host counts, owns its group when it has a cgroup
+/// namespace of its own and may write there.
+fn owner(spec: &Spec, host: &Host, found: &mut Findings) -> Option<u32> {
+    let writable = |m: &oci_spec::runtime::Mount| {
+        let kind = m.typ().as_deref().unwrap_or_default();
+        let options = m.options().as_deref().unwrap_or_default();
+        kind.starts_with("cgroup")
+            && m.destination() == Path::new("/sys/fs/cgroup")
+            && !options.iter().any(|o| o == "ro")
+    };
+    let own = crate::namespaces::asked(spec, Kind::Cgroup) == Some(true);
+    if host.cgroup != CgroupMode::Unified || !own || !spec.mounts().iter().flatten().any(writable) {
+        return None;
+    }
+    let uid = spec.process().as_ref()?.user().uid();
+    let maps = spec.linux().as_ref().and_then(|l| l.uid_mappings().as_ref()).filter(|m| !m.is_empty());
+    let outside = match maps {
+        None => Some(uid),
+        Some(maps) => maps.iter().find_map(|m| through(m, uid)),
+    };
+    if outside.is_none() {
+        found.problem(
+            "process.user.uid",
+            format!("{uid} is not in linux.uidMappings: nobody could own the container's control group"),
+            "config-linux.md, Cgroup ownership",
+            "map it, or mount /sys/fs/cgroup read-only",
+        );
+    }
+    outside.filter(|uid| *uid != host.euid)
+}
+
+fn through(map: &LinuxIdMapping, id: u32) -> Option<u32> {
+    let offset = id.checked_sub(map.container_id()).filter(|o| *o < map.size())?;
+    map.host_id().checked_add(offset)
+}

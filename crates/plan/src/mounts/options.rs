@@ -1,0 +1,93 @@
+//! The words of `mounts[].options`: config.md, Linux mount options; mount(8). What a word does to a mount, not how.
+
+use coracle_sys::{libc, mount::attr};
+
+/// What an option word means.
+pub(super) enum Meaning {
+    Set(u64),
+    Clear(u64),
+    Atime(u64),
+    Propagation(u64, bool),
+    Bind(bool),
+    CopyUp,
+    /// Ids mapped, also below.
+    IdMap(bool),
+    /// Change what is mounted there already.
+    Remount,
+    /// A source that is a link: make the same link instead of mounting (crun).
+    CopyLink,
+    /// Take a source that is a link as what it is (crun).
+    SourceLink,
+    /// Mount on a link itself (crun).
+    TargetLink,
+    Nothing,
+    Superblock,
+}
+
+pub(super) fn meaning(word: &str) -> Option<Meaning> {
+    use Meaning::*;
+    Some(match word {
+        "ro" => Set(attr::RDONLY),
+        "rw" => Clear(attr::RDONLY),
+        "nosuid" => Set(attr::NOSUID),
+        "suid" => Clear(attr::NOSUID),
+        "nodev" => Set(attr::NODEV),
+        "dev" => Clear(attr::NODEV),
+        "noexec" => Set(attr::NOEXEC),
+        "exec" => Clear(attr::NOEXEC),
+        "nodiratime" => Set(attr::NODIRATIME),
+        "diratime" => Clear(attr::NODIRATIME),
+        "nosymfollow" => Set(attr::NOSYMFOLLOW),
+        "symfollow" => Clear(attr::NOSYMFOLLOW),
+        "relatime" | "atime" | "nostrictatime" => Atime(attr::RELATIME),
+        "noatime" => Atime(attr::NOATIME),
+        "strictatime" | "norelatime" => Atime(attr::STRICTATIME),
+        "bind" => Bind(false),
+        "rbind" => Bind(true),
+        "private" => Propagation(libc::MS_PRIVATE, false),
+        "rprivate" => Propagation(libc::MS_PRIVATE, true),
+        "slave" => Propagation(libc::MS_SLAVE, false),
+        "rslave" => Propagation(libc::MS_SLAVE, true),
+        "shared" => Propagation(libc::MS_SHARED, false),
+        "rshared" => Propagation(libc::MS_SHARED, true),
+        "unbindable" => Propagation(libc::MS_UNBINDABLE, false),
+        "runbindable" => Propagation(libc::MS_UNBINDABLE, true),
+        "tmpcopyup" => CopyUp,
+        "idmap" => IdMap(false),
+        "ridmap" => IdMap(true),
+        "remount" => Remount,
+        "copy-symlink" => CopyLink,
+        "src-nofollow" => SourceLink,
+        "dest-nofollow" => TargetLink,
+        "defaults" | "async" | "nomand" | "silent" | "loud" | "noiversion" | "nolazytime" | "norbind" => {
+            Nothing
+        }
+        "sync" | "dirsync" | "mand" | "lazytime" | "iversion" => Superblock,
+        _ => return None,
+    })
+}
+
+/// The words that [`plan`] understands, for `features`; the recursive ones among them.
+pub fn known_options() -> Vec<String> {
+    let plain = "ro rw nosuid suid nodev dev noexec exec nodiratime diratime nosymfollow symfollow relatime atime nostrictatime \
+        noatime strictatime norelatime bind rbind private rprivate slave rslave shared rshared unbindable runbindable tmpcopyup \
+        idmap ridmap remount copy-symlink src-nofollow dest-nofollow defaults async nomand silent loud noiversion nolazytime sync dirsync mand lazytime iversion";
+    let recursive = "rro rrw rnosuid rsuid rnodev rdev rnoexec rexec rnodiratime rdiratime rnosymfollow rsymfollow rrelatime \
+        ratime rnostrictatime rnoatime rstrictatime rnorelatime";
+    let mut all: Vec<String> =
+        plain.split_whitespace().chain(recursive.split_whitespace()).map(str::to_owned).collect();
+    all.sort();
+    all
+}
+
+/// Sets or clears in a (set, clear) pair; the later word wins.
+pub(super) fn change(pair: &mut (u64, u64), what: &Meaning) -> bool {
+    match *what {
+        Meaning::Set(bit) => *pair = (pair.0 | bit, pair.1 & !bit),
+        Meaning::Clear(bit) => *pair = (pair.0 & !bit, pair.1 | bit),
+        // All three atime modes share bits, so that the old one is cleared: mount_setattr(2).
+        Meaning::Atime(mode) => *pair = (pair.0 & !attr::ATIME | mode, pair.1 | attr::ATIME),
+        _ => return false,
+    }
+    true
+}
