@@ -50,12 +50,27 @@ pub struct Record {
     pub cgroup: Option<String>,
     /// Whether that is a v1 path.
     pub cgroup_v1: bool,
+    /// The scope of systemd that the group belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// Whether this container shares a pid namespace, so that init's death does not end the others.
     pub shared_pids: bool,
+    /// Whether init has a time namespace that config.json does not ask for: criu restores clocks so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_clocks: bool,
     /// Annotations of config.json.
     pub annotations: BTreeMap<String, String>,
     /// Who created it.
     pub owner: u32,
+}
+
+/// A unit of systemd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Its name.
+    pub name: String,
+    /// Whether the user's systemd has it, not the machine's.
+    pub user: bool,
 }
 
 /// Why a container cannot be had from disk.
@@ -301,14 +316,22 @@ pub struct Init {
     pub pid: i32,
 }
 
-/// State letter and start time of a process: proc_pid_stat(5), fields 3 and 22.
-pub fn process_facts(pid: i32) -> Option<(u8, u64)> {
-    let fd = fs::open(&name(&format!("/proc/{pid}/stat")), libc::O_RDONLY, 0).ok()?;
+/// State letter and start time of a process: proc_pid_stat(5), fields 3 and 22. `None` when there is no such process.
+pub fn process_facts(pid: i32) -> std::result::Result<Option<(u8, u64)>, Errno> {
     let mut buffer = [0u8; 1024];
-    let n = fs::read(fd.as_fd(), &mut buffer).ok()?;
+    let read = fs::open(&name(&format!("/proc/{pid}/stat")), libc::O_RDONLY, 0)
+        .and_then(|fd| fs::read(fd.as_fd(), &mut buffer));
+    match read {
+        Ok(n) => parse_stat(&buffer[..n]).map(Some).ok_or(Errno::EIO),
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn parse_stat(text: &[u8]) -> Option<(u8, u64)> {
     // The command's name may hold spaces and parentheses: count from the last one.
-    let end = buffer[..n].iter().rposition(|b| *b == b')')?;
-    let text = std::str::from_utf8(buffer.get(end + 2..n)?).ok()?;
+    let end = text.iter().rposition(|b| *b == b')')?;
+    let text = std::str::from_utf8(text.get(end + 2..)?).ok()?;
     let mut fields = text.split(' ');
     let state = *fields.next()?.as_bytes().first()?;
     Some((state, fields.nth(18)?.parse().ok()?))
@@ -316,25 +339,49 @@ pub fn process_facts(pid: i32) -> Option<(u8, u64)> {
 
 impl Record {
     /// Init, if it lives: first the descriptor, then the start time, so that the pid cannot change hands in between.
-    pub fn init(&self) -> Option<Init> {
+    /// Errors: the kernel could not say (too many open files, no memory): that is not the same as dead.
+    pub fn init(&self) -> Result<Option<Init>> {
         if self.pid <= 0 {
-            return None;
+            return Ok(None);
         }
-        let pidfd = process::pidfd_open(self.pid).ok()?;
-        let (state, start) = process_facts(self.pid)?;
-        let alive = start == self.start_time && !matches!(state, b'Z' | b'X');
-        alive.then_some(Init { pidfd, pid: self.pid })
+        let failed = |e| Error::Io("asking after the process", format!("/proc/{}", self.pid).into(), e);
+        let pidfd = match process::pidfd_open(self.pid) {
+            Ok(pidfd) => pidfd,
+            // No such process; or the number is a thread's by now. pidfd_open(2).
+            Err(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => return Ok(None),
+            Err(e) => return Err(failed(e)),
+        };
+        let facts = process_facts(self.pid).map_err(failed)?;
+        let alive =
+            facts.is_some_and(|(state, start)| start == self.start_time && !matches!(state, b'Z' | b'X'));
+        Ok(alive.then_some(Init { pidfd, pid: self.pid }))
     }
 
     /// The state of runtime.md, as hooks get it on standard input.
     pub fn state_json(&self, status: &str, pid: i32) -> Vec<u8> {
+        self.state_value(status, pid).to_string().into_bytes()
+    }
+
+    /// The container process state of config-linux.md, as a seccomp agent gets it with the listener: `pid` is the filtered
+    /// process, which is init unless a record says otherwise.
+    pub fn process_state_json(&self, status: &str, pid: i32, metadata: &str) -> Vec<u8> {
+        let init = if self.pid > 0 { self.pid } else { pid };
+        serde_json::json!({
+            "ociVersion": "1.3.0", "fds": ["seccompFd"], "pid": pid, "metadata": metadata,
+            "state": self.state_value(status, init),
+        })
+        .to_string()
+        .into_bytes()
+    }
+
+    fn state_value(&self, status: &str, pid: i32) -> serde_json::Value {
         let mut state = serde_json::json!({
             "ociVersion": self.oci_version, "id": self.id, "status": status, "bundle": self.bundle, "annotations": self.annotations,
         });
         if pid > 0 {
             state["pid"] = pid.into();
         }
-        state.to_string().into_bytes()
+        state
     }
 }
 
@@ -354,13 +401,14 @@ impl Entry {
     }
 
     /// Status in runtime.md's words, from what the kernel says now, and init if it lives.
-    pub fn status(&self, record: &Record) -> (&'static str, Option<Init>) {
-        match (record.init(), record.stage) {
+    /// Errors: the kernel could not say whether init lives.
+    pub fn status(&self, record: &Record) -> Result<(&'static str, Option<Init>)> {
+        Ok(match (record.init()?, record.stage) {
             (None, Stage::Creating) if self.busy() => ("creating", None),
             (None, _) => ("stopped", None),
             (Some(init), Stage::Creating) => ("creating", Some(init)),
             (Some(init), Stage::Created) => (if self.waits() { "created" } else { "running" }, Some(init)),
-        }
+        })
     }
 }
 
@@ -390,7 +438,7 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_its_start_time() {
-        let (state, start) = process_facts(process::getpid()).expect("own stat");
+        let (state, start) = process_facts(process::getpid()).expect("read").expect("own stat");
         assert!(b"RS".contains(&state) && start > 0);
     }
 }

@@ -36,12 +36,24 @@ const PROG_LOAD: u32 = 5;
 const PROG_ATTACH: u32 = 8;
 const PROG_DETACH: u32 = 9;
 const PROG_GET_FD_BY_ID: u32 = 13;
+const OBJ_GET_INFO_BY_FD: u32 = 15;
 const PROG_QUERY: u32 = 16;
 
 const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
 const REPLACE: u32 = 4;
+
+/// The name that programs loaded here have in the kernel: at most 15 letters, digits and underscores.
+pub const NAME: &str = "coracle_devices";
+
+/// [`NAME`] as prog_name[16] takes it, in words.
+fn name_words() -> [u64; 2] {
+    let mut bytes = [0u8; 16];
+    bytes[..NAME.len()].copy_from_slice(NAME.as_bytes());
+    let (low, high) = bytes.split_at(8);
+    [low, high].map(|half| half.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)).to_le())
+}
 
 /// A pair of 32-bit fields that stand side by side in bpf_attr, in memory order.
 fn pair(first: u32, second: u32) -> u64 {
@@ -60,6 +72,7 @@ fn load(program: &[Insn], log: &mut [u8]) -> Result<OwnedFd> {
     attr[0] = pair(TYPE_CGROUP_DEVICE, program.len() as u32);
     attr[1] = program.as_ptr() as u64;
     attr[2] = license.as_ptr() as u64;
+    attr[6..8].copy_from_slice(&name_words());
     if !log.is_empty() {
         attr[3] = pair(1, log.len() as u32); // log_level, log_size
         attr[4] = log.as_mut_ptr() as u64;
@@ -134,6 +147,19 @@ pub fn program_by_id(id: u32) -> Result<OwnedFd> {
     unsafe { bpf(PROG_GET_FD_BY_ID, &mut attr) }.map(own)
 }
 
+/// BPF_OBJ_GET_INFO_BY_FD: the name of a program, from struct bpf_prog_info (Linux 4.15).
+pub fn program_name(program: BorrowedFd) -> Result<String> {
+    // Larger than any kernel's structure, and all zero: lengths of zero ask for none of the lists in it.
+    let mut info = [0u8; 512];
+    let mut attr: Attr = [0; 32];
+    attr[0] = pair(program.as_raw_fd() as u32, info.len() as u32);
+    attr[1] = info.as_mut_ptr() as u64;
+    // SAFETY: word 1 points at as many bytes as word 0 says; every pointer within them is null with a length of zero.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let name = info[64..80].split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +173,12 @@ mod tests {
         let fields: [u32; 2] = unsafe { std::mem::transmute(both) };
         assert_eq!((fields, first_of_pair(both)), ([1, 2], 1));
         assert_eq!((size_of::<Insn>(), size_of::<Attr>()), (8, 256));
+    }
+
+    #[test]
+    fn the_name_stands_in_memory_as_it_is_written() {
+        let bytes: Vec<u8> = name_words().iter().flat_map(|w| w.to_ne_bytes()).collect();
+        assert_eq!(bytes, b"coracle_devices\0");
     }
 
     #[test]

@@ -136,6 +136,8 @@ pub struct Stat {
     pub rdev_minor: u32,
     /// Bytes.
     pub size: i64,
+    /// Last modification: seconds since 1970, nanoseconds.
+    pub mtime: (i64, i64),
 }
 
 impl Stat {
@@ -172,6 +174,7 @@ pub fn fstatat(dir: BorrowedFd, path: &CStr, flags: i32) -> Result<Stat> {
         rdev_major: libc::major(s.st_rdev),
         rdev_minor: libc::minor(s.st_rdev),
         size: s.st_size,
+        mtime: (s.st_mtime, s.st_mtime_nsec),
     })
 }
 

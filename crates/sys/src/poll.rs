@@ -26,6 +26,13 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok((own(ends[0] as usize), own(ends[1] as usize)))
 }
 
+/// `int eventfd(unsigned int initval, int flags)`, eventfd(2), close-on-exec: a counter that starts at 0, and is ready when
+/// it is more.
+pub fn eventfd() -> Result<OwnedFd> {
+    // SAFETY: integers only.
+    unsafe { syscall!(libc::SYS_eventfd2, 0, libc::EFD_CLOEXEC) }.map(own)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

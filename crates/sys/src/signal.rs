@@ -1,4 +1,4 @@
-//! Signals of this process: mask, dispositions, signals read from a descriptor. signal(7). None is handled here.
+//! Signals of this process: mask, dispositions, signals read from a descriptor. signal(7). One is handled here.
 
 use crate::{Errno, Result, own, syscall};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -29,6 +29,22 @@ pub fn default_actions() {
         // SAFETY: a whole kernel sigaction, all zero: SIG_DFL, which installs no code. No old one is asked for.
         // SIGKILL and SIGSTOP are refused, and have their default action anyway.
         let _ = unsafe { syscall!(libc::SYS_rt_sigaction, number, STRUCT_SIGACTION.as_ptr(), 0, SET) };
+    }
+}
+
+/// Has SIGTERM end this process, with status 143, even where it is the init of a pid namespace: to that one the kernel
+/// delivers only signals that it handles (pid_namespaces(7)). execve(2) takes the handler off.
+pub fn end_on_sigterm() {
+    extern "C" fn end(number: i32) {
+        // SAFETY: _exit(2) is async-signal-safe, and does not return.
+        unsafe { libc::_exit(128 + number) }
+    }
+    // SAFETY: all zero is a sigaction without flags and with an empty mask; the handler is a function of the type that one
+    // without SA_SIGINFO must have, and makes one async-signal-safe call. No old action is asked for.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = end as extern "C" fn(i32) as usize;
+        libc::sigaction(libc::SIGTERM, &raw const action, std::ptr::null_mut());
     }
 }
 

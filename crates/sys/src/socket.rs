@@ -82,6 +82,17 @@ pub fn connect_stream(path: &CStr) -> Result<OwnedFd> {
     connect(SockType::Stream, path)
 }
 
+/// The same, which gives up after a time: SO_SNDTIMEO of socket(7) holds for connect(2) too, and stays for what is sent.
+/// Errors: EAGAIN when the time is up.
+pub fn connect_stream_within(path: &CStr, limit: std::time::Duration) -> Result<OwnedFd> {
+    let socket = unix(SockType::Stream)?;
+    let limit = nix::sys::time::TimeVal::new(limit.as_secs() as i64, i64::from(limit.subsec_micros()));
+    n::setsockopt(&socket, n::sockopt::SendTimeout, &limit)?;
+    let (_open, address) = long_address(path)?;
+    n::connect(socket.as_raw_fd(), &address)?;
+    Ok(socket)
+}
+
 /// A SOCK_DGRAM socket that sends to the one at `path`, however long the path.
 pub fn connect_datagram(path: &CStr) -> Result<OwnedFd> {
     connect(SockType::Datagram, path)

@@ -67,11 +67,13 @@ pub fn is_terminal(fd: BorrowedFd) -> bool {
     termios::tcgetattr(fd).is_ok()
 }
 
-/// Puts the terminal into raw mode; returns what to restore: cfmakeraw(3), tcsetattr(3) TCSANOW.
+/// Puts the terminal's input into raw mode; its output is processed as before. Returns what to restore: cfmakeraw(3),
+/// tcsetattr(3) TCSANOW.
 pub fn make_raw(fd: BorrowedFd) -> Result<Termios> {
     let before = termios::tcgetattr(fd)?;
     let mut raw = before.clone();
     termios::cfmakeraw(&mut raw);
+    raw.output_flags = before.output_flags;
     termios::tcsetattr(fd, SetArg::TCSANOW, &raw)?;
     Ok(before)
 }
@@ -134,7 +136,11 @@ mod tests {
         assert_eq!(written(&master, &slave), b"x\n");
         set_onlcr(slave.as_fd(), true).expect("onlcr");
         let before = make_raw(slave.as_fd()).expect("raw");
-        assert_eq!(written(&master, &slave), b"x\n");
+        assert_eq!(written(&master, &slave), b"x\r\n");
+        fs::write_all(master.as_fd(), b"\r").expect("write");
+        let mut key = [0; 4];
+        assert_eq!(fs::read(slave.as_fd(), &mut key), Ok(1), "no line is waited for");
+        assert_eq!(key[0], b'\r', "a key stays what it is");
         restore(slave.as_fd(), &before).expect("restore");
         assert_eq!(written(&master, &slave), b"x\r\n");
     }

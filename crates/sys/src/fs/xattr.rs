@@ -27,10 +27,25 @@ pub fn lgetxattr(path: &CStr, name: &CStr) -> Result<Vec<u8>> {
     whole(|to, size| unsafe { syscall!(libc::SYS_lgetxattr, path.as_ptr(), name.as_ptr(), to, size) })
 }
 
+/// `ssize_t fgetxattr(int fd, const char *name, void *value, size_t size)`, getxattr(2).
+pub fn fgetxattr(fd: BorrowedFd, name: &CStr) -> Result<Vec<u8>> {
+    // SAFETY: name is terminated; the callee's room is writable for its length.
+    whole(|to, size| unsafe { syscall!(libc::SYS_fgetxattr, fd.as_raw_fd(), name.as_ptr(), to, size) })
+}
+
+/// `ssize_t flistxattr(int fd, char *list, size_t size)`, listxattr(2): the names, in the kernel's order.
+pub fn flistxattr(fd: BorrowedFd) -> Result<Vec<CString>> {
+    // SAFETY: the callee's room is writable for its length.
+    names(&whole(|to, size| unsafe { syscall!(libc::SYS_flistxattr, fd.as_raw_fd(), to, size) })?)
+}
+
 /// `ssize_t llistxattr(const char *path, char *list, size_t size)`, listxattr(2): the names, in the kernel's order.
 pub fn llistxattr(path: &CStr) -> Result<Vec<CString>> {
     // SAFETY: path is terminated; the callee's room is writable for its length.
-    let list = whole(|to, size| unsafe { syscall!(libc::SYS_llistxattr, path.as_ptr(), to, size) })?;
+    names(&whole(|to, size| unsafe { syscall!(libc::SYS_llistxattr, path.as_ptr(), to, size) })?)
+}
+
+fn names(list: &[u8]) -> Result<Vec<CString>> {
     list.split_inclusive(|byte| *byte == 0)
         .map(|name| CString::from_vec_with_nul(name.to_vec()).map_err(|_| Errno::EIO))
         .collect()
