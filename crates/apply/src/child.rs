@@ -3,11 +3,12 @@
 use crate::failure::{Doing, Failure, Result, text};
 use crate::step::{console, creds, devices, masks, mounts, path, program, root};
 use crate::{hooks, wire};
-use coracle_plan::steps::{Act, Plan, Step};
+use coracle_plan::steps::{Act, Filter, Plan, Step};
 use coracle_state::Record;
 use coracle_sys::process::{CloneArgs, Cloned};
 use coracle_sys::{Errno, fs, keyring, libc, limits, namespace, net, poll, process, seccomp, signal, socket};
 use std::ffi::{CStr, CString};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const PROC: i64 = 0x9fa0;
@@ -35,9 +36,12 @@ struct Child<'a> {
     root: Option<OwnedFd>,
     label: Option<OwnedFd>,
     masks: masks::Masks,
+    /// Mounts that become read-only once they are filled.
+    sealed: Vec<OwnedFd>,
     program: CString,
     home: Option<CString>,
     ambient_set: bool,
+    entered: bool,
     host_pid: i32,
     done: usize,
 }
@@ -49,9 +53,11 @@ pub(crate) fn run(prepared: Prepared) -> ! {
         root: None,
         label: None,
         masks: masks::Masks::default(),
+        sealed: Vec::new(),
         program: CString::default(),
         home: None,
         ambient_set: false,
+        entered: false,
         host_pid: 0,
         done: 0,
     };
@@ -129,6 +135,7 @@ impl Child<'_> {
             Act::Keyring(name) => join_keyring(name),
             Act::OpenLabel(file) => self.open_label(file),
             Act::Sever(flags) => root::sever(*flags),
+            Act::Overlay(from, options, at) => root::overlay(from, options, at),
             Act::OpenRoot(place) => self.open_root(place),
             Act::ThisRoot => {
                 self.root = Some(root::plain(c"/")?);
@@ -136,7 +143,16 @@ impl Child<'_> {
             }
             Act::Mount(what) => {
                 let opened = self.opened();
-                mounts::mount(self.root()?, what, opened)
+                let map = |tree: BorrowedFd| {
+                    wire::say_unmapped(self.p.wire.as_fd(), self.done, tree)?;
+                    wire::await_go(self.p.wire.as_fd())
+                };
+                let sealed = mounts::mount(self.root()?, what, opened, &map)?;
+                self.sealed.extend(sealed);
+                Ok(())
+            }
+            Act::SealMounts => {
+                std::mem::take(&mut self.sealed).iter().try_for_each(|made| mounts::seal(made.as_fd()))
             }
             Act::Device(what) => devices::node(self.root()?, what),
             Act::Link(at, target) => devices::link(self.root()?, at, target),
@@ -163,10 +179,7 @@ impl Child<'_> {
                     .ok_or_else(|| Failure::says("the root file system is not open yet"))?;
                 self.masks.mask(root.as_fd(), what)
             }
-            Act::StartContainerHooks => hooks::run(
-                &self.p.plan.hooks.start_container,
-                &self.p.record.state_json("created", self.host_pid),
-            ),
+            Act::StartContainerHooks => self.start_container(),
             Act::FindProgram => self.find_program(),
             Act::Settle(first) => program::settle(*first),
             Act::Exec(what) => Err(program::exec(&self.program, what, self.home.take())),
@@ -208,11 +221,19 @@ impl Child<'_> {
                 creds::capabilities(sets, !std::mem::replace(&mut self.ambient_set, true))
             }
             Act::NoNewPrivs => process::set_no_new_privs().doing(|| "setting no_new_privs".into()),
-            Act::Chdir(cwd) => program::enter(cwd),
-            Act::Confine(label) => self.confine(label),
-            Act::Seccomp(filter, flags) => {
-                seccomp::set_filter(filter, *flags).map(drop).doing(|| "loading the seccomp filter".into())
+            Act::ChdirEarly(cwd) => match program::enter(cwd) {
+                Err(f) if f.errno == Some(Errno::EACCES) => Ok(()),
+                other => other.map(|()| self.entered = true),
+            },
+            Act::Chdir(cwd) => {
+                if self.entered {
+                    Ok(())
+                } else {
+                    program::enter(cwd)
+                }
             }
+            Act::Confine(label) => self.confine(label),
+            Act::Seccomp(filter) => self.filter(filter),
             other => Err(Failure::says(format!("{other:?} has no place here"))),
         }
     }
@@ -289,6 +310,37 @@ impl Child<'_> {
         hooks::run(&hooks.create_container, &self.p.record.state_json("creating", self.host_pid))
     }
 
+    /// A hook that names no environment has the program's.
+    fn start_container(&self) -> Result<()> {
+        let hooks = &self.p.plan.hooks.start_container;
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let program = self.p.plan.launch.last().map(|s| &s.act);
+        let own = if let Some(Act::Exec(p)) = program { p.env.as_slice() } else { &[] };
+        let env: Vec<CString> = own.iter().chain(&self.home).cloned().collect();
+        // A filter with a listener is in force already: order.rs.
+        let filter = self.p.plan.filter().filter(|f| f.listener.is_none());
+        hooks::run_in(&env, hooks, &self.p.record.state_json("created", self.host_pid), filter)
+    }
+
+    fn filter(&self, filter: &Filter) -> Result<()> {
+        let wire = self.p.wire.as_fd();
+        if let Some(listener) = &filter.listener {
+            wire::say_agent(wire, &listener.path, &listener.metadata)?;
+            wire::await_go(wire)?;
+        }
+        let made = seccomp::set_filter(&filter.program, filter.flags)
+            .doing(|| "loading the seccomp filter".into())?;
+        if let (Some(listener), Some(fd)) = (&filter.listener, made) {
+            // It closes at the exec: close(2) may be a call that the agent is asked about.
+            let fd = ManuallyDrop::new(fd);
+            wire::say_listener(wire, fd.as_fd(), listener.by_number)?;
+            wire::await_go(wire)?;
+        }
+        Ok(())
+    }
+
     fn open_label(&mut self, file: &CStr) -> Result<()> {
         let whole = CString::new([b"self/attr/", file.to_bytes()].concat()).unwrap_or_default();
         let opened = open_proc(&whole).or_else(|_| open_proc(c"self/attr/exec"));
@@ -326,6 +378,8 @@ impl Child<'_> {
         match self.p.listener.take() {
             None => wire::await_go(self.p.wire.as_fd()),
             Some(listener) => {
+                // Else a kill without a signal's name would not reach a created container.
+                signal::end_on_sigterm();
                 let _ = signal::set_mask(0);
                 let above = self.p.waiting.as_ref().map_or(3, |w| w.as_raw_fd() + 1);
                 let wire = socket::accept(listener.as_fd()).doing(|| "waiting for start".into())?;

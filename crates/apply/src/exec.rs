@@ -3,13 +3,14 @@
 use crate::cgroup::Cgroup;
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
-use crate::parent::{at_step, check_inputs, clone, open_joins, started};
+use crate::parent::{at_step, check_inputs, clone, connect_pidfd_socket, open_joins, send_pidfd};
+use crate::starting::Starting;
 use crate::wire::{self, Said};
-use crate::{lifecycle, pid_file};
+use crate::{lifecycle, pid_file, relay};
 use coracle_plan::steps::Plan;
 use coracle_state::Record;
 use coracle_sys::process::Cloned;
-use coracle_sys::{libc, process, socket};
+use coracle_sys::{Errno, libc, process, socket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -23,11 +24,24 @@ pub struct Running {
     pub master: Option<OwnedFd>,
 }
 
+/// How exec was asked for.
+#[derive(Default)]
+pub struct ExecHow<'a> {
+    /// Where to write the process's pid.
+    pub pid_file: Option<&'a Path>,
+    /// Descriptors for the process, from 3 on.
+    pub preserve_fds: u32,
+    /// A Unix socket that takes a pidfd of the process.
+    pub pidfd_socket: Option<&'a Path>,
+    /// Groups below the container's to join, as [`Cgroup::below`] has them; none: the container's own.
+    pub cgroup: &'a [String],
+}
+
 /// Starts the process. Errors: what failed; then the process is gone.
-pub fn exec(plan: &Plan, record: &Record, pid_file: Option<&Path>, preserve_fds: u32) -> Result<Running> {
-    check_inputs(preserve_fds)?;
+pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
+    check_inputs(how.preserve_fds)?;
     let joins = open_joins(plan)?;
-    if record.init().is_none() {
+    if record.init().map_err(|e| Failure::says(e.to_string()))?.is_none() {
         // What was just opened by init's pid may have been another's.
         return Err(Failure::says("cannot exec in a stopped container"));
     }
@@ -37,7 +51,15 @@ pub fn exec(plan: &Plan, record: &Record, pid_file: Option<&Path>, preserve_fds:
             socket::connect_stream(path).doing(|| format!("connecting to the console socket {}", text(path)))
         })
         .transpose()?;
+    let pidfd_socket = how.pidfd_socket.map(connect_pidfd_socket).transpose()?;
     let group = lifecycle::cgroup(record);
+    let mut group = match group {
+        Some(group) if !how.cgroup.is_empty() => Some(group.below(how.cgroup)?),
+        None if !how.cgroup.is_empty() => {
+            return Err(Failure::says("--cgroup: the container has no control group of its own"));
+        }
+        other => other,
+    };
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "making a socket pair".into())?;
     let prepared = Prepared {
         plan,
@@ -47,18 +69,26 @@ pub fn exec(plan: &Plan, record: &Record, pid_file: Option<&Path>, preserve_fds:
         waiting: None,
         joins,
         opened: Vec::new(),
-        preserve_fds,
+        preserve_fds: how.preserve_fds,
     };
-    let (pid, pidfd) = match clone(plan, group.as_ref())? {
+    let mut cloned = clone(plan, group.as_ref());
+    if how.cgroup.is_empty() && cloned.as_ref().is_err_and(|f| f.errno == Some(Errno::EBUSY)) {
+        // The container has made groups of its own and moved init there.
+        group = Cgroup::of_process(record.pid);
+        cloned = clone(plan, group.as_ref());
+    }
+    let (pid, pidfd) = match cloned? {
         Cloned::Child => child::run(prepared),
         Cloned::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop(prepared);
     let mut running = Running { pidfd, pid, master: None };
     let begun = running.begin(plan, group.as_ref(), console.as_ref(), &ours).and_then(|()| {
-        pid_file.map_or(Ok(()), |file| pid_file::write(file, running.pid))?;
+        how.pid_file.map_or(Ok(()), |file| pid_file::write(file, running.pid))?;
+        pidfd_socket.map_or(Ok(()), |socket| send_pidfd(&socket, &running.pidfd))?;
         socket::send(ours.as_fd(), wire::GO).doing(|| "starting the process".into())?;
-        started(ours.as_fd(), plan)
+        let (wire, pidfd) = (ours.as_fd(), Some(running.pidfd.as_fd()));
+        Starting { wire, pid: running.pid, pidfd, record, status: "running" }.wait(Some(plan))
     });
     begun.inspect_err(|_| {
         let _ = process::pidfd_send_signal(running.pidfd.as_fd(), libc::SIGKILL);
@@ -90,10 +120,10 @@ impl Running {
                 Said::Terminal(fd) => match console {
                     Some(socket) => socket::send_fd(socket.as_fd(), b"/dev/ptmx", fd.as_fd())
                         .doing(|| "sending the terminal to the console socket".into())?,
-                    None => self.master = Some(fd),
+                    None => self.master = Some(relay::own(fd)),
                 },
                 Said::Failed(step, failure) => return Err(at_step(plan, step, failure)),
-                Said::Hooks | Said::Nothing => {
+                _ => {
                     return Err(Failure::says("the new process died before it was ready"));
                 }
             }

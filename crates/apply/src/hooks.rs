@@ -1,18 +1,60 @@
 //! Running hooks: config.md, POSIX-platform Hooks. The state stands on standard input; a failing hook is an error.
 
 use crate::failure::{Doing, Failure, Result};
-use coracle_plan::steps::Hook;
+use coracle_plan::steps::{Filter, Hook};
 use coracle_sys::process::{CloneArgs, Cloned, Status};
-use coracle_sys::{fs, libc, poll, process, signal};
+use coracle_sys::{fs, libc, poll, process, seccomp, signal};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Runs each in order with this state.
-/// Errors: the first that cannot run, exits non-zero, or outlives its timeout (then it is killed).
+/// Runs each in order with this state; one that names no environment has this process's.
+/// Errors: the first that cannot run, exits non-zero, or outlives its timeout (then it is killed); with what it printed.
 pub fn run(hooks: &[Hook], state: &[u8]) -> Result<()> {
-    hooks.iter().try_for_each(|hook| one(hook, state).map_err(|f| f.at(&hook.origin)))
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let env = std::env::vars_os()
+        .filter_map(|(k, v)| CString::new([k.as_encoded_bytes(), b"=", v.as_encoded_bytes()].concat()).ok());
+    run_in(&env.collect::<Vec<_>>(), hooks, state, None)
 }
 
-fn one(hook: &Hook, state: &[u8]) -> Result<()> {
+/// The same with this environment for those that name none, and under a filter that only they have yet.
+pub(crate) fn run_in(env: &[CString], hooks: &[Hook], state: &[u8], filter: Option<&Filter>) -> Result<()> {
+    hooks.iter().try_for_each(|hook| one(hook, env, state, filter).map_err(|f| named(hook, f)))
+}
+
+/// The words that callers look for: which kind, which one of them.
+fn named(hook: &Hook, failure: Failure) -> Failure {
+    let place = hook.origin.trim_start_matches("hooks.").trim_end_matches(']');
+    let (kind, number) = place.split_once('[').unwrap_or((place, "0"));
+    let doing = format!("error running {kind} hook #{number}: {}", failure.doing);
+    Failure { doing, ..failure }.at(&hook.origin)
+}
+
+/// How much of what a failed hook printed is quoted.
+const QUOTED: usize = 4096;
+
+/// What a failed hook printed, for the message.
+fn printed(output: &OwnedFd) -> String {
+    let text = fs::open(&fs::proc_fd_path(output), libc::O_RDONLY, 0)
+        .and_then(|fd| fs::read_to_end(fd.as_fd(), QUOTED));
+    let text = text.map(|b| String::from_utf8_lossy(&b).trim().to_owned()).unwrap_or_default();
+    if text.is_empty() { text } else { format!("; it printed: {text}") }
+}
+
+fn one(hook: &Hook, env: &[CString], state: &[u8], filter: Option<&Filter>) -> Result<()> {
+    let output = fs::memfd_create(c"output", 0).doing(|| "making a file for a hook's output".into())?;
+    attempt(hook, env, state, filter, &output)
+        .map_err(|f| Failure { doing: f.doing + &printed(&output), ..f })
+}
+
+fn attempt(
+    hook: &Hook,
+    env: &[CString],
+    state: &[u8],
+    filter: Option<&Filter>,
+    output: &OwnedFd,
+) -> Result<()> {
     let name = || format!("hook {}", crate::failure::text(&hook.path));
     // A memfd, so that a hook that does not read its input cannot make this write wait.
     let input = fs::memfd_create(c"state", 0).doing(name)?;
@@ -21,7 +63,7 @@ fn one(hook: &Hook, state: &[u8]) -> Result<()> {
         fs::open(&fs::proc_fd_path(&input), libc::O_RDONLY, 0).or_else(|_| rewound(input)).doing(name)?;
     let args = CloneArgs { flags: 0, cgroup: None, sibling: false };
     match process::clone3(&args).doing(|| format!("starting {}", name()))? {
-        Cloned::Child => become_hook(hook, input.as_fd()),
+        Cloned::Child => become_hook(hook, env, filter, input.as_fd(), output.as_fd()),
         Cloned::Parent(pid, pidfd) => {
             let limit = hook.timeout.map_or(-1, |s| i32::try_from(u64::from(s) * 1000).unwrap_or(i32::MAX));
             let ended = poll::poll(&[(pidfd.as_fd(), libc::POLLIN)], limit).doing(name)?;
@@ -43,7 +85,7 @@ fn one(hook: &Hook, state: &[u8]) -> Result<()> {
                     Err(Failure::says(format!("{} failed: exit status {code}", name())))
                 }
                 Some(Status::Signaled(n)) => {
-                    Err(Failure::says(format!("{} was killed by signal {n}", name())))
+                    Err(Failure::says(format!("{} was killed by signal {n}{}", name(), meaning(n))))
                 }
                 None => Ok(()),
             }
@@ -59,15 +101,32 @@ fn rewound(file: OwnedFd) -> coracle_sys::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn become_hook(hook: &Hook, input: BorrowedFd) -> ! {
-    let _ = fs::dup_onto(input, 0);
+fn become_hook(
+    hook: &Hook,
+    env: &[CString],
+    filter: Option<&Filter>,
+    input: BorrowedFd,
+    output: BorrowedFd,
+) -> ! {
+    for (fd, number) in [(input, 0), (output, 1), (output, 2)] {
+        let _ = fs::dup_onto(fd, number);
+    }
     let _ = fs::close_others(&mut []);
     signal::default_actions();
     let _ = signal::set_mask(0);
-    let errno = process::execve(&hook.path, &hook.argv, &hook.env);
+    let filtered = filter.map_or(Ok(None), |f| seccomp::set_filter(&f.program, f.flags));
+    let errno = match filtered {
+        Ok(_) => process::execve(&hook.path, &hook.argv, hook.env.as_deref().unwrap_or(env)),
+        Err(errno) => errno,
+    };
     let text = format!("hook {}: {}\n", crate::failure::text(&hook.path), errno.desc().to_lowercase());
     if let Ok(stderr) = fs::inherited(2) {
         let _ = fs::write_all(stderr, text.as_bytes());
     }
     process::exit_now(127)
+}
+
+/// What a signal says of the container's own settings.
+fn meaning(signal: i32) -> &'static str {
+    if signal == libc::SIGSYS { " (bad system call: the seccomp filter holds for hooks too)" } else { "" }
 }

@@ -3,16 +3,20 @@
 //! commands do to the container. Never looks at config.json.
 
 pub mod cgroup;
+pub mod checkpoint;
 mod child;
 pub mod exec;
 pub mod failure;
 pub mod hooks;
+mod idmap;
 pub mod lifecycle;
 mod parent;
 mod pid_file;
 pub mod probe;
 pub mod relay;
 pub mod seal;
+mod sources;
+mod starting;
 mod step;
 mod wire;
 

@@ -1,13 +1,16 @@
-//! What later commands do to a container that exists: start, kill, delete, pause, resume.
+//! What later commands do to a container that exists: start, kill, delete, pause, resume, update, events.
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::oom::Woken;
+use crate::cgroup::{Cgroup, scope};
 use crate::failure::{Doing, Failure, Result};
 use crate::hooks;
-use crate::wire::{self, Said};
+use crate::starting::Starting;
+use coracle_plan::inputs::CgroupMode;
 use coracle_plan::steps::Hooks;
 use coracle_state::{Entry, Record};
 use coracle_sys::{Errno, libc, poll, process, socket};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 /// How long init may take to die of SIGKILL.
 const DEATH: i32 = 10_000;
@@ -18,45 +21,47 @@ fn says(e: coracle_state::Error) -> Failure {
 
 /// The control group of a record.
 pub fn cgroup(record: &Record) -> Option<Cgroup> {
-    record.cgroup.as_deref().map(|path| Cgroup::known(path, record.cgroup_v1))
+    record.cgroup.as_deref().map(|path| Cgroup::known(path, record.cgroup_v1, record.unit.clone()))
 }
 
 /// Status in runtime.md's words, or `paused`; with init's pid, 0 when there is none.
-pub fn status(entry: &Entry, record: &Record) -> (&'static str, i32) {
-    let (status, init) = entry.status(record);
+/// Errors: the kernel could not say whether init lives.
+pub fn status(entry: &Entry, record: &Record) -> Result<(&'static str, i32)> {
+    let (status, init) = entry.status(record).map_err(says)?;
     let pid = init.map_or(0, |i| i.pid);
     let frozen = || cgroup(record).is_some_and(|g| g.frozen());
-    (if status == "running" && frozen() { "paused" } else { status }, pid)
+    Ok((if matches!(status, "created" | "running") && frozen() { "paused" } else { status }, pid))
 }
 
 /// Starts the workload and runs the poststart hooks.
 pub fn start(entry: &Entry, hooks: &Hooks) -> Result<()> {
     let _lock = entry.lock().map_err(says)?;
     let record = entry.record().map_err(says)?;
-    let pid = match status(entry, &record) {
+    let pid = match status(entry, &record)? {
         ("created", pid) => pid,
         ("stopped", _) => return Err(Failure::says("cannot start a container that has stopped")),
         ("creating", _) => {
             return Err(Failure::says("cannot start a container whose create did not finish; delete it"));
         }
+        ("paused", _) => return Err(Failure::says("cannot start a paused container; resume it first")),
         _ => return Err(Failure::says("cannot start an already running container")),
     };
     let wire = socket::connect_seqpacket(entry.dir(), "start")
         .doing(|| "connecting to the container's init".into())?;
-    match wire::hear(wire.as_fd())? {
-        Said::Nothing => {}
-        Said::Failed(_, failure) => return Err(failure),
-        other => {
-            return Err(Failure::says(format!("the container's init said {other:?} instead of starting")));
-        }
-    }
+    Starting { wire: wire.as_fd(), pid, pidfd: None, record: &record, status: "created" }
+        .wait(None)
+        .inspect_err(|_| stop(&record))?;
     hooks::run(&hooks.poststart, &record.state_json("running", pid)).inspect_err(|_| {
         // runtime.md, Lifecycle: a failed poststart hook stops the container.
-        if let Some(init) = record.init() {
-            let _ = process::pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
-            let _ = poll::poll(&[(init.pidfd.as_fd(), libc::POLLIN)], DEATH);
-        }
+        stop(&record);
     })
+}
+
+fn stop(record: &Record) {
+    if let Ok(Some(init)) = record.init() {
+        let _ = process::pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
+        let _ = poll::poll(&[(init.pidfd.as_fd(), libc::POLLIN)], DEATH);
+    }
 }
 
 /// Sends a signal to init, or to all processes.
@@ -65,7 +70,7 @@ pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
     let _lock = entry.lock().map_err(says)?;
     let record = entry.record().map_err(says)?;
     let group = cgroup(&record);
-    let Some(init) = record.init() else {
+    let Some(init) = record.init().map_err(says)? else {
         if all || record.shared_pids && signal == libc::SIGKILL {
             group.iter().for_each(|g| g.signal_all(signal));
             return Ok(());
@@ -94,14 +99,14 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Re
         // Without a record nothing else was done yet, or somebody damaged it: there is nothing to find the rest by.
         Err(_) => return entry.remove().map_err(says),
     };
-    let (status, _) = status(entry, &record);
+    let (status, _) = status(entry, &record)?;
     if !force && matches!(status, "running" | "paused") {
         return Err(Failure::says(format!(
             "cannot delete container {} that is not stopped: {status}; kill it first, or use --force",
             record.id
         )));
     }
-    if let Some(init) = record.init() {
+    if let Some(init) = record.init().map_err(says)? {
         let _ = process::pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
         if let Some(g) = cgroup(&record).filter(|g| record.cgroup_v1 && g.frozen()) {
             g.freeze(false)?;
@@ -129,7 +134,7 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Re
 pub fn pause(entry: &Entry, on: bool) -> Result<()> {
     let _lock = entry.lock().map_err(says)?;
     let record = entry.record().map_err(says)?;
-    match (status(entry, &record).0, on) {
+    match (status(entry, &record)?.0, on) {
         ("running", true) | ("paused", false) | ("created", true) => {}
         ("stopped", _) => return Err(Failure::says("container not running")),
         (_, true) => return Err(Failure::says("container not running: it is paused already")),
@@ -138,4 +143,73 @@ pub fn pause(entry: &Entry, on: bool) -> Result<()> {
     let group = cgroup(&record)
         .ok_or_else(|| Failure::says("the container has no control group of its own: it cannot be paused"))?;
     group.freeze(on)
+}
+
+/// The limits in force: those of the last update, else those of config.json.
+fn limits(entry: &Entry) -> serde_json::Value {
+    let json = |file: &str| {
+        let bytes = entry.read(file).ok()?;
+        serde_json::from_slice::<serde_json::Value>(&bytes).ok()
+    };
+    json("limits.json")
+        .or_else(|| json("config.json").and_then(|c| c.pointer("/linux/resources").cloned()))
+        .unwrap_or_default()
+}
+
+/// Changes limits of a container that is not stopped. Returns what must be said.
+/// Errors: what is wrong with the new limits; what the kernel or systemd refused.
+pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
+    let _lock = entry.lock().map_err(says)?;
+    let record = entry.record().map_err(says)?;
+    if status(entry, &record)?.0 == "stopped" {
+        return Err(Failure::says("container not running"));
+    }
+    let group = cgroup(&record).ok_or_else(|| {
+        Failure::says("the container has no control group of its own: nothing can be limited")
+    })?;
+    let version = record.unit.as_ref().map(scope::version).transpose()?;
+    let mode = if record.cgroup_v1 { CgroupMode::Legacy } else { CgroupMode::Unified };
+    let update = coracle_plan::update(&limits(entry), new, mode, version)
+        .map_err(|refusal| Failure::says(refusal.to_string()))?;
+    group.update(&update)?;
+    let bytes = update.limits.to_string();
+    entry.write("limits.json", bytes.as_bytes()).map_err(says)?;
+    Ok(update.warnings)
+}
+
+/// What a container uses: the data of a stats event. Errors: it is stopped.
+pub fn stats(entry: &Entry) -> Result<serde_json::Value> {
+    let (record, _) = running(entry)?;
+    Ok(cgroup(&record).map(|g| g.stats()).unwrap_or_default())
+}
+
+/// Tells of events until the container is over: `None` for a kill for want of memory, else what it uses, each `interval`
+/// milliseconds. Errors: it is stopped, or cannot be watched.
+pub fn events(entry: &Entry, interval: i32, tell: &mut dyn FnMut(Option<serde_json::Value>)) -> Result<()> {
+    let (record, init) = running(entry)?;
+    let group = cgroup(&record)
+        .ok_or_else(|| Failure::says("the container has no control group of its own to watch"))?;
+    let mut watch = group.watch()?;
+    let period = Duration::from_millis(interval.unsigned_abs().into());
+    let mut next = Instant::now() + period;
+    loop {
+        let left = next.saturating_duration_since(Instant::now());
+        match watch.wait(init.pidfd.as_fd(), i32::try_from(left.as_millis()).unwrap_or(i32::MAX))? {
+            Woken::Oom => tell(None),
+            Woken::End => return Ok(()),
+            Woken::Time if Instant::now() >= next => {
+                next = Instant::now() + period;
+                tell(Some(group.stats()));
+            }
+            Woken::Time => {}
+        }
+    }
+}
+
+fn running(entry: &Entry) -> Result<(Record, coracle_state::Init)> {
+    let record = entry.record().map_err(says)?;
+    let init = record.init().map_err(says)?;
+    let gone = || Failure::says(format!("container with id {} is not running", record.id));
+    let init = init.ok_or_else(gone)?;
+    Ok((record, init))
 }

@@ -1,17 +1,16 @@
 //! Create: reserve, write the intent down, make the control group, clone, answer the child, write down what became of it.
 //! Whatever fails on the way is undone; whatever dies on the way, `delete --force` undoes from the record.
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, scope};
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
-use crate::step::mounts::clone_tree;
+use crate::starting::Starting;
 use crate::wire::{self, Said};
-use crate::{hooks, pid_file};
-use coracle_plan::steps::{Act, IdMaps, MountKind, Plan};
+use crate::{hooks, idmap, pid_file, relay, sources};
+use coracle_plan::steps::{Act, IdMaps, Plan};
 use coracle_state::{Entry, Lock, Record, Stage, process_facts};
-use coracle_sys::mount::{self, MountAttr};
 use coracle_sys::process::{CloneArgs, Cloned, Status};
-use coracle_sys::{Errno, creds, fs, libc, process, socket};
+use coracle_sys::{Errno, fs, libc, process, socket};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -30,6 +29,8 @@ pub struct Created {
     wire: OwnedFd,
     /// The terminal's master side, when this process relays it.
     pub master: Option<OwnedFd>,
+    /// Init's user and network namespaces, when they were asked for.
+    pub namespaces: Option<[OwnedFd; 2]>,
     cgroup: Option<Cgroup>,
     poststart: Vec<coracle_plan::steps::Hook>,
 }
@@ -46,18 +47,29 @@ pub struct How<'a> {
     pub foreground: bool,
     /// Descriptors for the workload, from 3 on.
     pub preserve_fds: u32,
+    /// A Unix socket that takes a pidfd of init.
+    pub pidfd_socket: Option<&'a Path>,
+    /// Whether the caller wants init's user and network namespaces.
+    pub namespaces: bool,
 }
 
-/// Creates the container. Warnings are added to the list.
+/// Creates the container. `systemd` is asked for the control group where the plan says so. Warnings are added to the list.
 /// Errors: what failed; then nothing is left of it.
-pub fn create(plan: &Plan, mut record: Record, how: &How, warnings: &mut Vec<String>) -> Result<Created> {
+pub fn create(
+    plan: &Plan,
+    mut record: Record,
+    how: &How,
+    systemd: Option<scope::Manager>,
+    warnings: &mut Vec<String>,
+) -> Result<Created> {
     check_inputs(how.preserve_fds)?;
     let joins = open_joins(plan)?;
     let console = plan.terminal.as_ref().and_then(|t| t.socket.as_ref()).map(|path| {
         socket::connect_stream(path).doing(|| format!("connecting to the console socket {}", text(path)))
     });
     let console = console.transpose()?;
-    let opened = open_sources(plan)?;
+    let pidfd_socket = how.pidfd_socket.map(connect_pidfd_socket).transpose()?;
+    let opened = sources::open(plan)?;
     let (entry, lock) = Entry::reserve(how.root, &record.id).map_err(|e| Failure::says(e.to_string()))?;
     let made = begin(plan, &mut record, how, &entry, joins, opened, warnings);
     let mut making = match made {
@@ -67,7 +79,13 @@ pub fn create(plan: &Plan, mut record: Record, how: &How, warnings: &mut Vec<Str
             return Err(failure);
         }
     };
-    match making.converse(plan, &entry, &mut record, console.as_ref(), how) {
+    making.systemd = systemd;
+    let ready =
+        making.converse(plan, &entry, &mut record, console.as_ref(), how, warnings).and_then(|master| {
+            pidfd_socket.map_or(Ok(()), |socket| send_pidfd(&socket, &making.pidfd))?;
+            Ok(master)
+        });
+    match ready {
         Ok(master) => Ok(Created {
             entry,
             lock: Some(lock),
@@ -75,11 +93,24 @@ pub fn create(plan: &Plan, mut record: Record, how: &How, warnings: &mut Vec<Str
             pidfd: making.pidfd,
             wire: making.wire,
             master,
+            namespaces: making.namespaces,
             cgroup: making.cgroup,
             poststart: plan.hooks.poststart.clone(),
         }),
         Err(failure) => Err(making.undo(plan, &entry, &record, failure)),
     }
+}
+
+/// Connects to the socket that is to take a pidfd.
+pub(crate) fn connect_pidfd_socket(path: &Path) -> Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    socket::connect_stream(&name).doing(|| format!("connecting to the pidfd socket {}", text(&name)))
+}
+
+/// Sends a pidfd as the console socket's protocol sends a terminal: a name, and the descriptor beside it.
+pub(crate) fn send_pidfd(socket: &OwnedFd, pidfd: &OwnedFd) -> Result<()> {
+    socket::send_fd(socket.as_fd(), b"pidfd", pidfd.as_fd())
+        .doing(|| "sending the pidfd to its socket".into())
 }
 
 pub(crate) fn check_inputs(preserve_fds: u32) -> Result<()> {
@@ -102,38 +133,15 @@ pub(crate) fn open_joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
     plan.namespaces.join.iter().map(open).collect()
 }
 
-/// Opens what root of a new user namespace might not reach by path: the root file system and the sources of bind mounts.
-fn open_sources(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
-    let privileged = creds::capget().is_ok_and(|c| c.effective & 1 << 21 != 0);
-    if plan.namespaces.maps.is_none() || !privileged {
-        return Ok(Vec::new());
-    }
-    let mut out = Vec::new();
-    for (i, step) in plan.setup.iter().enumerate() {
-        let (path, recursive) = match &step.act {
-            Act::OpenRoot(path) => (path, true),
-            Act::Mount(m) => match &m.what {
-                MountKind::Bind(path, recursive) => (path, *recursive),
-                _ => continue,
-            },
-            _ => continue,
-        };
-        let doing = || format!("opening {}", text(path));
-        let tree = clone_tree(path, recursive).doing(doing).map_err(|f| f.at(&step.origin))?;
-        let slave = MountAttr { propagation: libc::MS_SLAVE, ..Default::default() };
-        mount::mount_setattr(tree.as_fd(), true, &slave).doing(doing)?;
-        out.push((i, tree));
-    }
-    Ok(out)
-}
-
 /// A child at work.
 struct Making {
     pid: i32,
     pidfd: OwnedFd,
     wire: OwnedFd,
     cgroup: Option<Cgroup>,
+    systemd: Option<scope::Manager>,
     maps_written: bool,
+    namespaces: Option<[OwnedFd; 2]>,
 }
 
 fn begin(
@@ -159,7 +167,7 @@ fn begin(
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "making a socket pair".into())?;
     let cgroup = Cgroup::create(&plan.cgroup, warnings)?;
     if cgroup.is_none() {
-        record.cgroup = None;
+        (record.cgroup, record.unit) = (None, None);
     }
     let prepared = Prepared {
         plan,
@@ -183,13 +191,27 @@ fn begin(
         }
     };
     drop(prepared);
-    let making = Making { pid, pidfd, wire: ours, cgroup, maps_written: false };
-    making.note(entry, record).map_err(|f| making.undo(plan, entry, record, f))?;
+    let mut making =
+        Making { pid, pidfd, wire: ours, cgroup, systemd: None, maps_written: false, namespaces: None };
+    let noted = making.note(entry, record).and_then(|()| {
+        // A user can do this only now: once its ids are mapped, init is untraceable.
+        making.namespaces = how.namespaces.then(|| namespaces(pid)).transpose()?;
+        Ok(())
+    });
+    noted.map_err(|f| making.undo(plan, entry, record, f))?;
     Ok(making)
 }
 
+fn namespaces(pid: i32) -> Result<[OwnedFd; 2]> {
+    let open = |kind: &str| {
+        let path = CString::new(format!("/proc/{pid}/ns/{kind}")).unwrap_or_default();
+        fs::open(&path, libc::O_RDONLY, 0).doing(|| format!("opening the namespace {}", text(&path)))
+    };
+    Ok([open("user")?, open("net")?])
+}
+
 pub(crate) fn clone(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<Cloned> {
-    let into = cgroup.map(Cgroup::clone_into).transpose()?.flatten();
+    let into = cgroup.filter(|_| plan.born_in_cgroup()).map(Cgroup::clone_into).transpose()?.flatten();
     let args =
         CloneArgs { flags: plan.namespaces.new, cgroup: into.as_ref().map(AsFd::as_fd), sibling: false };
     process::clone3(&args).map_err(|e| {
@@ -206,7 +228,7 @@ impl Making {
     /// Writes down who init is, while it works.
     fn note(&self, entry: &Entry, record: &mut Record) -> Result<()> {
         record.pid = self.pid;
-        record.start_time = process_facts(self.pid).map_or(0, |f| f.1);
+        record.start_time = process_facts(self.pid).ok().flatten().map_or(0, |f| f.1);
         entry.save(record).map_err(|e| Failure::says(e.to_string()))
     }
 
@@ -218,13 +240,15 @@ impl Making {
         record: &mut Record,
         console: Option<&OwnedFd>,
         how: &How,
+        warnings: &mut Vec<String>,
     ) -> Result<Option<OwnedFd>> {
         let mut master = None;
         loop {
             match wire::hear(self.wire.as_fd())? {
                 Said::Ready => break,
-                Said::Waits => self.serve(plan)?,
+                Said::Waits => self.serve(plan, warnings)?,
                 Said::Hooks => self.run_hooks(plan, record)?,
+                Said::Unmapped(step, tree) => self.map_ids(plan, step, &tree)?,
                 Said::Again(pid) => {
                     process::wait(self.pid, 0).doing(|| "waiting for the first process".into())?;
                     self.pidfd = process::pidfd_open(pid).doing(|| format!("opening process {pid}"))?;
@@ -234,10 +258,15 @@ impl Making {
                 Said::Terminal(fd) => match console {
                     Some(socket) => socket::send_fd(socket.as_fd(), b"/dev/ptmx", fd.as_fd())
                         .doing(|| "sending the terminal to the console socket".into())?,
-                    None => master = Some(fd),
+                    None => master = Some(relay::own(fd)),
                 },
                 Said::Failed(step, failure) => return Err(at_step(plan, step, failure)),
                 Said::Nothing => return Err(self.died()),
+                other => {
+                    return Err(Failure::says(format!(
+                        "the container's init said {other:?} before it was ready"
+                    )));
+                }
             }
         }
         if let Some(file) = how.pid_file {
@@ -248,12 +277,22 @@ impl Making {
         Ok(master)
     }
 
-    fn serve(&mut self, plan: &Plan) -> Result<()> {
+    fn serve(&mut self, plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
         if let Some(maps) = plan.namespaces.maps.as_ref().filter(|_| !self.maps_written) {
             write_maps(self.pid, maps)?;
             self.maps_written = true;
+        } else if let (Some(group), Some(systemd)) = (&self.cgroup, &mut self.systemd) {
+            group.adopt(&plan.cgroup, systemd, self.pid, warnings)?;
         } else if let Some(group) = &self.cgroup {
             group.attach(self.pid)?;
+        }
+        socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
+    }
+
+    fn map_ids(&self, plan: &Plan, step: usize, tree: &OwnedFd) -> Result<()> {
+        if let Some(Act::Mount(mount)) = plan.setup.get(step).map(|s| &s.act) {
+            let map = mount.idmap.as_ref().map(|map| idmap::apply(plan, tree.as_fd(), map));
+            map.unwrap_or(Ok(())).map_err(|f| at_step(plan, step, f))?;
         }
         socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
     }
@@ -302,7 +341,7 @@ pub(crate) fn at_step(plan: &Plan, step: usize, failure: Failure) -> Failure {
 }
 
 /// Writes the id maps; a caller who may not write them itself has newuidmap(1) and newgidmap(1) do it.
-fn write_maps(pid: i32, maps: &IdMaps) -> Result<()> {
+pub(crate) fn write_maps(pid: i32, maps: &IdMaps) -> Result<()> {
     let write = |file: &str, value: &str| {
         let path = CString::new(format!("/proc/{pid}/{file}")).unwrap_or_default();
         fs::open(&path, libc::O_WRONLY, 0).and_then(|fd| fs::write(fd.as_fd(), value.as_bytes())).map(drop)
@@ -360,7 +399,9 @@ impl Created {
     /// Errors: the failed step; the container is stopped then.
     pub fn start(&self, plan: &Plan) -> Result<()> {
         socket::send(self.wire.as_fd(), wire::GO).doing(|| "starting the container".into())?;
-        started(self.wire.as_fd(), plan)?;
+        let (wire, pidfd) = (self.wire.as_fd(), Some(self.pidfd.as_fd()));
+        let pid = self.record.pid;
+        Starting { wire, pid, pidfd, record: &self.record, status: "created" }.wait(Some(plan))?;
         hooks::run(&self.poststart, &self.record.state_json("running", self.record.pid))
     }
 
@@ -374,13 +415,5 @@ impl Created {
         let hooked = hooks::run(poststop, &self.record.state_json("stopped", 0));
         self.entry.remove().map_err(|e| Failure::says(e.to_string()))?;
         hooked
-    }
-}
-
-pub(crate) fn started(wire: std::os::fd::BorrowedFd, plan: &Plan) -> Result<()> {
-    match wire::hear(wire)? {
-        Said::Nothing => Ok(()),
-        Said::Failed(step, failure) => Err(at_step(plan, step, failure)),
-        other => Err(Failure::says(format!("the container's init said {other:?} instead of starting"))),
     }
 }

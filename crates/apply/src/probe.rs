@@ -23,6 +23,7 @@ pub fn host() -> Host {
         last_capability: last_capability(capabilities),
         cgroup,
         own_cgroup: own_cgroup(cgroup),
+        systemd: None,
     }
 }
 
@@ -54,4 +55,16 @@ fn own_cgroup(mode: CgroupMode) -> String {
 pub fn in_user_namespace() -> bool {
     let map = text(c"/proc/self/uid_map");
     map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
+}
+
+/// This process's user as the namespace around its own counts, which in a user namespace is the one whose session it is.
+pub fn outer_uid() -> u32 {
+    let (map, euid) = (text(c"/proc/self/uid_map"), creds::geteuid());
+    let outside = map.lines().find_map(|line| {
+        let numbers: Vec<u32> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let [inside, outside, length] = numbers[..] else { return None };
+        let offset = euid.checked_sub(inside).filter(|o| *o < length)?;
+        outside.checked_add(offset)
+    });
+    outside.unwrap_or(euid)
 }

@@ -48,6 +48,13 @@ impl Pump<'_> {
     }
 }
 
+/// A terminal that this process is to relay, before anything is written to it: a newline becomes a line's end once, in the
+/// terminal that this process writes to, if it is one.
+pub(crate) fn own(master: OwnedFd) -> OwnedFd {
+    let _ = tty::set_onlcr(master.as_fd(), false);
+    master
+}
+
 /// Waits for the end of the workload; everything that comes meanwhile goes to it.
 pub fn wait(process: &Workload, signals: &OwnedFd) -> Result<Status> {
     let terminal = process.master;

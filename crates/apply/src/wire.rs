@@ -3,7 +3,8 @@
 use crate::failure::{Doing, Failure, Result};
 use coracle_plan::steps::Step;
 use coracle_sys::{Errno, socket};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// What init says.
 #[derive(Debug)]
@@ -16,6 +17,14 @@ pub(crate) enum Said {
     Hooks,
     /// It goes on under another pid.
     Again(i32),
+    /// The mount of this step, detached: its ids are to be mapped.
+    Unmapped(usize, OwnedFd),
+    /// A seccomp listener comes; its agent's socket, and what that is told beside.
+    Agent(CString, String),
+    /// The listener.
+    Listener(OwnedFd),
+    /// The number that the listener has there.
+    ListenerNumber(i32),
     /// The terminal's master side.
     Terminal(OwnedFd),
     /// A step (its number, counted over setup and launch) failed.
@@ -37,6 +46,26 @@ pub(crate) fn say_again(fd: BorrowedFd, pid: i32) -> coracle_sys::Result<()> {
 
 pub(crate) fn say_terminal(fd: BorrowedFd, master: BorrowedFd) -> Result<()> {
     socket::send_fd(fd, b"T", master).doing(|| "handing over the terminal".into())
+}
+
+pub(crate) fn say_unmapped(fd: BorrowedFd, step: usize, tree: BorrowedFd) -> Result<()> {
+    let message = [b"M".as_slice(), &(step as u32).to_ne_bytes()].concat();
+    socket::send_fd(fd, &message, tree).doing(|| "having the ids of a mount mapped".into())
+}
+
+pub(crate) fn say_agent(fd: BorrowedFd, path: &CStr, metadata: &str) -> Result<()> {
+    let message = [b"N", path.to_bytes_with_nul(), metadata.as_bytes()].concat();
+    socket::send(fd, &message).doing(|| "naming the seccomp agent".into())
+}
+
+/// Under the filter: with the one syscall, sendmsg or write, that is not notified.
+pub(crate) fn say_listener(fd: BorrowedFd, listener: BorrowedFd, by_number: bool) -> Result<()> {
+    let doing = || "handing over the seccomp listener".to_owned();
+    if by_number {
+        let message = [b"L".as_slice(), &listener.as_raw_fd().to_ne_bytes()].concat();
+        return coracle_sys::fs::write(fd, &message).doing(doing).map(drop);
+    }
+    socket::send_fd(fd, b"L", listener).doing(doing)
 }
 
 pub(crate) fn say_failed(fd: BorrowedFd, step: usize, failure: &Failure) {
@@ -73,6 +102,15 @@ pub(crate) fn hear(fd: BorrowedFd) -> Result<Said> {
         Some(b'H') => Said::Hooks,
         Some(b'P') if n == 5 => Said::Again(number(1)),
         Some(b'T') if fds.len() == 1 => Said::Terminal(fds.remove(0)),
+        Some(b'M') if n == 5 && fds.len() == 1 => Said::Unmapped(number(1) as usize, fds.remove(0)),
+        Some(b'N') => {
+            let text = &buffer[1..n];
+            let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
+            let metadata = String::from_utf8_lossy(text.get(end + 1..).unwrap_or(&[])).into_owned();
+            Said::Agent(CString::new(&text[..end]).unwrap_or_default(), metadata)
+        }
+        Some(b'L') if fds.len() == 1 => Said::Listener(fds.remove(0)),
+        Some(b'L') if n == 5 => Said::ListenerNumber(number(1)),
         Some(b'F') if n >= 9 => {
             let text = String::from_utf8_lossy(&buffer[9..n]).into_owned();
             let (doing, origin) = text.split_once('\0').unwrap_or((&text, ""));

@@ -1,11 +1,18 @@
-//! Control groups: made before the clone, found again by path, killed and removed. v2 here and in `v2`, v1 in `v1`.
+//! Control groups: made before the clone (or by systemd, around the first process), found again by path, killed and
+//! removed. v2 here and in `v2`, v1 in `v1`, scopes in `scope`, the writing of limits in `limits`.
 
+mod limits;
+pub mod oom;
+pub mod scope;
+mod stats;
 mod v1;
 mod v2;
 
 use crate::failure::{Doing, Failure, Result};
+use crate::probe;
 use coracle_plan::inputs::CgroupMode;
-use coracle_plan::steps::Cgroup as Plan;
+use coracle_plan::steps::{Cgroup as Plan, Update};
+use coracle_state::Unit;
 use coracle_sys::{Errno, fs, libc};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,6 +30,8 @@ pub struct Cgroup {
     /// Its directories: one of v2, or one a v1 hierarchy.
     dirs: Vec<String>,
     v2: bool,
+    /// The scope that systemd made it for.
+    unit: Option<Unit>,
 }
 
 pub(crate) fn c(path: &str) -> CString {
@@ -43,35 +52,119 @@ pub(crate) fn read(dir: &str, file: &str) -> coracle_sys::Result<String> {
 
 impl Cgroup {
     /// Finds a container's group by what its record says.
-    pub fn known(path: &str, legacy: bool) -> Cgroup {
+    pub fn known(path: &str, legacy: bool, unit: Option<Unit>) -> Cgroup {
         let dirs = match legacy {
             false => vec![format!("{}{path}", v2::ROOT)],
-            true => hierarchies().iter().map(|h| format!("{}{path}", h.mount)).collect(),
+            true => v1::dirs(path),
         };
-        Cgroup { path: path.to_owned(), dirs, v2: !legacy }
+        Cgroup { path: path.to_owned(), dirs, v2: !legacy, unit }
     }
 
-    /// Makes the group and sets its limits. `None` when none is asked for, or none can be had and none is needed (then the
-    /// warning says so).
+    /// Makes the group and sets its limits; one that systemd is to make waits for [`Cgroup::adopt`]. `None` when none is
+    /// asked for, or none can be had and none is needed.
     pub fn create(plan: &Plan, warnings: &mut Vec<String>) -> Result<Option<Cgroup>> {
         let Some(path) = &plan.path else { return Ok(None) };
-        let cgroup = Cgroup::known(path, plan.mode == CgroupMode::Legacy);
-        let made = if cgroup.v2 {
-            v2::create(plan, &cgroup.dirs[0], warnings)
-        } else {
-            v1::create(plan, path, &cgroup.dirs, warnings)
-        };
-        match made {
+        let unit = plan.unit.as_ref().map(|u| Unit { name: u.name.clone(), user: u.user });
+        let cgroup = Cgroup::known(path, plan.mode == CgroupMode::Legacy, unit);
+        if cgroup.unit.is_some() {
+            cgroup.fit().map_err(|f| f.at("linux.cgroupsPath"))?;
+            return Ok(Some(cgroup));
+        }
+        match cgroup.make().and_then(|()| cgroup.settle(plan, warnings)) {
             Ok(()) => Ok(Some(cgroup)),
-            Err(failure) => {
-                let _ = cgroup.remove();
-                let refused = matches!(failure.errno, Some(Errno::EACCES | Errno::EPERM | Errno::EROFS));
-                if plan.optional && refused && plan.writes.is_empty() {
-                    warnings.push(format!("{failure}; the container runs in the caller's control group"));
-                    return Ok(None);
-                }
-                Err(failure)
+            Err(failure) => cgroup.without(plan, failure),
+        }
+    }
+
+    /// Whether a caller without rights may go on without a group. Only one that asked for none, and for no limit.
+    fn without(&self, plan: &Plan, failure: Failure) -> Result<Option<Cgroup>> {
+        let refused = matches!(failure.errno, Some(Errno::EACCES | Errno::EPERM | Errno::EROFS));
+        if !(refused && plan.optional && (plan.rootless || probe::in_user_namespace())) {
+            let _ = self.remove();
+            return Err(failure);
+        }
+        if let Some(w) = plan.writes.first() {
+            let what = format!(
+                "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {failure}; remove the limit, or name a group that is yours"
+            );
+            return Err(Failure::says(what).at(&w.origin));
+        }
+        Ok(None)
+    }
+
+    /// The directories, with those above them.
+    fn make(&self) -> Result<()> {
+        for dir in &self.dirs {
+            let made = if self.v2 { v2::make(dir) } else { v1::make(dir) };
+            let there = made
+                .map_err(|e| Failure::errno(format!("unable to apply cgroup configuration: making {dir}"), e))
+                .map_err(|f| f.at("linux.cgroupsPath"))?;
+            if there {
+                self.fit().map_err(|f| f.at("linux.cgroupsPath"))?;
             }
+        }
+        Ok(())
+    }
+
+    /// A group that exists may be used when nobody is in it, and it is not frozen: the container would be neither alone nor
+    /// ever begin. config-linux.md, Control groups.
+    fn fit(&self) -> Result<()> {
+        let (dir, processes) = (&self.dirs[0], self.processes().len());
+        if processes > 0 {
+            return Err(Failure::says(format!(
+                "container's cgroup is not empty: {processes} process(es) found in {dir}; choose another cgroupsPath, or end them"
+            )));
+        }
+        if self.frozen() {
+            return Err(Failure::says(format!(
+                "container's cgroup unexpectedly frozen: {dir}; thaw it, or choose another cgroupsPath"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Limits, device rules and owner of a group that is there.
+    fn settle(&self, plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
+        if self.v2 { v2::settle(plan, &self.dirs[0], warnings) } else { v1::settle(plan, &self.path) }
+    }
+
+    /// Has systemd make the group around a process, and sets what systemd does not know of.
+    pub fn adopt(
+        &self,
+        plan: &Plan,
+        bus: &mut scope::Manager,
+        pid: i32,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        let Some(unit) = &plan.unit else { return self.attach(pid) };
+        scope::start(bus, unit, pid)?;
+        if self.v2 && !exists(&self.dirs[0]) {
+            return Err(Failure::says(format!(
+                "systemd made {} elsewhere than {}: is this its own cgroup namespace?",
+                unit.name, self.dirs[0]
+            )));
+        }
+        if !self.v2 {
+            // systemd makes the directories of the controllers that it knows and needs, not all.
+            for dir in &self.dirs {
+                v1::make(dir).doing(|| format!("making {dir}"))?;
+            }
+            self.attach(pid)?;
+        }
+        self.settle(plan, warnings)
+    }
+
+    /// Changes limits. Errors: what was refused; what came before it stays.
+    pub fn update(&self, update: &Update) -> Result<()> {
+        limits::unused(&self.dirs[0], update)?;
+        if let (Some(unit), false) = (&self.unit, update.properties.is_empty()) {
+            scope::set(unit, &update.properties)?;
+        }
+        if self.v2 {
+            limits::write_all(&update.writes, |_| Some(self.dirs[0].clone()))?;
+            update.devices.as_ref().map_or(Ok(()), |program| v2::replace_filter(&self.dirs[0], program))
+        } else {
+            v1::update(update, &self.path)
         }
     }
 
@@ -84,13 +177,59 @@ impl Cgroup {
         fs::open(&c(dir), libc::O_DIRECTORY | libc::O_RDONLY, 0).doing(|| format!("opening {dir}")).map(Some)
     }
 
-    /// Moves a process in, where it could not be born in.
+    /// Moves a process in, where it could not be born in. A user's systemd may where the user may not: out of the group
+    /// of the login session, which the machine's systemd owns.
     pub fn attach(&self, pid: i32) -> Result<()> {
         for dir in self.dirs.iter().filter(|d| exists(d)) {
-            write(dir, "cgroup.procs", &pid.to_string())
-                .doing(|| format!("moving process {pid} into {dir}"))?;
+            match (write(dir, "cgroup.procs", &pid.to_string()), &self.unit) {
+                (Err(Errno::EACCES | Errno::EPERM), Some(unit)) => scope::attach(unit, pid)?,
+                (other, _) => other.doing(|| format!("moving process {pid} into {dir}"))?,
+            }
         }
         Ok(())
+    }
+
+    /// The group below this one that `exec --cgroup` names: `path`, or on v1 `controller,controller:path`, each for its
+    /// hierarchies. Errors: one that is not there, or leads out.
+    pub fn below(&self, wanted: &[String]) -> Result<Cgroup> {
+        let mut out = Cgroup { dirs: self.dirs.clone(), path: self.path.clone(), v2: self.v2, unit: None };
+        for one in wanted {
+            let (controllers, sub) = match one.split_once(':') {
+                Some((controllers, sub)) => (Some(controllers), sub),
+                None => (None, one.as_str()),
+            };
+            let words: Vec<&str> = sub.split('/').filter(|w| !w.is_empty() && *w != ".").collect();
+            let tail: String = words.iter().map(|w| format!("/{w}")).collect();
+            let refused =
+                |why: &str| Failure::says(format!("--cgroup {one:?}: {why} (below {})", self.dirs[0]));
+            if words.contains(&"..") {
+                return Err(refused("bad sub cgroup path"));
+            }
+            if self.v2 && (controllers.is_some() || wanted.len() > 1) {
+                return Err(refused("cgroup v2 has one hierarchy: give one path, without controllers"));
+            }
+            let chosen = v1::chosen(&self.path, controllers);
+            for (dir, own) in out.dirs.iter_mut().zip(&self.dirs) {
+                if self.v2 || chosen.contains(own) {
+                    *dir = format!("{own}{tail}");
+                    if !exists(dir) {
+                        return Err(refused("no such cgroup: no such file or directory"));
+                    }
+                }
+            }
+            if self.v2 {
+                out.path = format!("{}{tail}", self.path);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The group that a process is in now, of v2: where another can join when it has moved its own processes down and turned
+    /// controllers on above them (cgroup-v2.rst, No Internal Process Constraint).
+    pub fn of_process(pid: i32) -> Option<Cgroup> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let path = text.lines().find_map(|l| l.strip_prefix("0::"))?;
+        Some(Cgroup::known(path, false, None))
     }
 
     /// All processes of the group and of those below it.
@@ -130,6 +269,11 @@ impl Cgroup {
         }
     }
 
+    /// The directory by which it is frozen, where there is one.
+    pub fn freezer(&self) -> Option<String> {
+        if self.v2 { Some(self.dirs[0].clone()) } else { v1::freezer(&self.path) }
+    }
+
     /// Freezes or thaws; returns when it is done.
     pub fn freeze(&self, on: bool) -> Result<()> {
         if !self.v2 {
@@ -142,17 +286,29 @@ impl Cgroup {
         v2::await_event(dir, wanted, EMPTY)
     }
 
-    /// Kills what is in it, waits until it is empty, removes it and all below. Fine when it is gone already.
+    /// Kills what is in it, waits until it is empty, removes it and all below, and has systemd forget its scope.
+    /// Fine when it is gone already.
     pub fn remove(&self) -> Result<()> {
-        if !self.dirs.iter().any(|d| exists(d)) {
-            return Ok(());
+        if self.dirs.iter().any(|d| exists(d)) {
+            self.kill();
         }
+        let stopped = self.unit.as_ref().map_or(Ok(()), scope::stop);
+        self.remove_directories()?;
+        // Without its group the scope ends by itself; what is left is at most a note that it failed.
+        stopped.or_else(|f| if self.unit.is_some() && self.v2 { Ok(()) } else { Err(f) })
+    }
+
+    fn kill(&self) {
         if self.v2 {
             self.signal_all(libc::SIGKILL);
             let _ = write(&self.dirs[0], "cgroup.freeze", "0");
         } else {
+            self.signal_all(libc::SIGKILL);
             let _ = v1::freeze(&self.path, false);
         }
+    }
+
+    fn remove_directories(&self) -> Result<()> {
         let end = Instant::now() + EMPTY;
         loop {
             let left = self.dirs.iter().find_map(|dir| rmdir_tree(dir).err().map(|e| (dir, e)));

@@ -1,9 +1,9 @@
 //! cgroup v1, of a legacy or hybrid host: one hierarchy a controller (or a few), each with the same path.
 
-use super::{c, exists, read, write};
+use super::{c, exists, limits, read, write};
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
-use coracle_plan::steps::Cgroup as Plan;
+use coracle_plan::steps::{Cgroup as Plan, Update};
 use coracle_sys::{Errno, fs};
 use std::time::{Duration, Instant};
 
@@ -34,38 +34,60 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
     Some(Hierarchy { mount: mount.split(' ').nth(4)?.to_owned(), controllers })
 }
 
-/// Makes the directory in every hierarchy, writes limits and device rules.
-pub(super) fn create(plan: &Plan, path: &str, dirs: &[String], warnings: &mut Vec<String>) -> Result<()> {
-    for dir in dirs {
-        make(dir).map_err(|f| f.at("linux.cgroupsPath"))?;
-    }
-    let all = hierarchies();
-    for w in &plan.writes {
-        let Some(home) = all.iter().find(|h| h.controllers.contains(&w.controller)) else {
-            let what = format!(
-                "this host mounts no cgroup v1 hierarchy with the {} controller: {} = {} cannot be had; mount it, or remove the limit",
-                w.controller, w.file, w.value
-            );
-            return Err(Failure::says(what).at(&w.origin));
-        };
-        let dir = format!("{}{path}", home.mount);
-        write(&dir, &w.file, &w.value)
-            .doing(|| format!("writing {} to {dir}/{}", w.value, w.file))
-            .map_err(|f| f.at(&w.origin))?;
-    }
-    devices(plan, &all, path, warnings)
+/// The group's directories, one a hierarchy.
+pub(super) fn dirs(path: &str) -> Vec<String> {
+    hierarchies().iter().map(|h| format!("{}{path}", h.mount)).collect()
 }
 
-fn devices(plan: &Plan, all: &[Hierarchy], path: &str, _warnings: &mut Vec<String>) -> Result<()> {
-    if plan.device_lines.is_empty() {
+/// Those of its directories that `exec --cgroup` means: of these controllers, or all.
+pub(super) fn chosen(path: &str, controllers: Option<&str>) -> Vec<String> {
+    let wanted = |h: &Hierarchy| {
+        controllers.is_none_or(|list| list.split(',').any(|c| h.controllers.iter().any(|own| own == c)))
+    };
+    hierarchies().iter().filter(|h| wanted(h)).map(|h| format!("{}{path}", h.mount)).collect()
+}
+
+/// The group's directory in the hierarchy of a controller.
+pub(super) fn home_of(controller: &str, path: &str) -> Option<String> {
+    home(&hierarchies(), path, controller)
+}
+
+fn home(all: &[Hierarchy], path: &str, controller: &str) -> Option<String> {
+    all.iter().find(|h| h.controllers.iter().any(|c| c == controller)).map(|h| format!("{}{path}", h.mount))
+}
+
+/// Writes limits and device rules.
+pub(super) fn settle(plan: &Plan, path: &str) -> Result<()> {
+    let all = hierarchies();
+    limits::write_all(&plan.writes, |controller| home(&all, path, controller))?;
+    devices(&plan.device_lines, &all, path)
+}
+
+/// The same for `update`. The rules are written one by one, the first of which forbids all: meanwhile nobody may look.
+pub(super) fn update(update: &Update, path: &str) -> Result<()> {
+    let all = hierarchies();
+    limits::write_all(&update.writes, |controller| home(&all, path, controller))?;
+    if update.device_lines.is_empty() {
         return Ok(());
     }
-    let Some(home) = all.iter().find(|h| h.controllers.iter().any(|c| c == "devices")) else {
+    let thaw = !frozen(path);
+    freeze(path, true)?;
+    let done = devices(&update.device_lines, &all, path);
+    if thaw {
+        freeze(path, false)?;
+    }
+    done
+}
+
+fn devices(lines: &[(bool, String)], all: &[Hierarchy], path: &str) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let Some(dir) = home(all, path, "devices") else {
         return Err(Failure::says("this host mounts no devices hierarchy: the device rules cannot be had")
             .at("linux.resources.devices"));
     };
-    let dir = format!("{}{path}", home.mount);
-    for (allow, line) in &plan.device_lines {
+    for (allow, line) in lines {
         let file = if *allow { "devices.allow" } else { "devices.deny" };
         write(&dir, file, line)
             .doing(|| format!("writing {line} to {dir}/{file}"))
@@ -74,26 +96,26 @@ fn devices(plan: &Plan, all: &[Hierarchy], path: &str, _warnings: &mut Vec<Strin
     Ok(())
 }
 
-fn make(dir: &str) -> Result<()> {
+/// Makes a directory with its parents. Returns whether it was there already.
+pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
     let parent = dir.rsplit_once('/').map_or("", |(p, _)| p);
     if !parent.is_empty() && !exists(parent) {
         make(parent)?;
     }
-    match fs::mkdirat(fs::cwd(), &c(dir), 0o755) {
-        Err(Errno::EEXIST) => {}
-        other => other.doing(|| format!("making {dir}"))?,
-    }
+    let there = match fs::mkdirat(fs::cwd(), &c(dir), 0o755) {
+        Err(Errno::EEXIST) => true,
+        other => other.map(|()| false)?,
+    };
     // A fresh cpuset takes no process until it has CPUs and memory nodes: cpuset(7).
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if read(dir, file).is_ok_and(|t| t.is_empty()) {
-            let above = read(parent, file).unwrap_or_default();
-            write(dir, file, &above).doing(|| format!("writing {above} to {dir}/{file}"))?;
+            write(dir, file, &read(parent, file).unwrap_or_default())?;
         }
     }
-    Ok(())
+    Ok(there)
 }
 
-fn freezer(path: &str) -> Option<String> {
+pub(super) fn freezer(path: &str) -> Option<String> {
     hierarchies()
         .into_iter()
         .find(|h| h.controllers.iter().any(|c| c == "freezer"))

@@ -1,69 +1,62 @@
 //! cgroup v2: the kernel's admin-guide/cgroup-v2.rst.
 
-use super::{c, read, write};
+use super::{c, limits, read, write};
 use crate::failure::{Doing, Failure, Result};
+use crate::probe;
 use coracle_plan::steps::Cgroup as Plan;
 use coracle_sys::{Errno, bpf, fs, libc, poll};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
 
-/// Makes the directory with its parents, turns on controllers on the way, writes limits, attaches the device filter.
-pub(super) fn create(plan: &Plan, dir: &str, warnings: &mut Vec<String>) -> Result<()> {
+/// Makes the directory with its parents. Returns whether it was there already.
+pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
     match fs::mkdirat(fs::cwd(), &c(dir), 0o755) {
-        Err(Errno::ENOENT) => make_parents(dir)?,
-        Err(Errno::EEXIST) => reuse(dir)?,
-        other => other.doing(|| format!("making {dir}")).map_err(|f| f.at("linux.cgroupsPath"))?,
+        Err(Errno::ENOENT) => {}
+        Err(Errno::EEXIST) => return Ok(true),
+        other => return other.map(|()| false),
     }
-    enable(dir);
-    for w in &plan.writes {
-        write(dir, &w.file, &w.value).map_err(|e| explain(e, w, dir))?;
-    }
-    if let Some(program) = &plan.devices {
-        filter(dir, program).map_err(|f| f.at("linux.resources.devices")).or_else(|f| {
-            // Without the right to load programs there is no right to make device nodes either: user_namespaces(7).
-            let powerless = f.errno == Some(Errno::EPERM) && plan.optional;
-            if powerless {
-                warnings.push(format!("{f}; device nodes are refused by the kernel instead"))
-            };
-            if powerless { Ok(()) } else { Err(f) }
-        })?;
-    }
-    Ok(())
-}
-
-fn explain(errno: Errno, w: &coracle_plan::steps::CgroupWrite, dir: &str) -> Failure {
-    let doing = match errno {
-        Errno::ENOENT | Errno::EACCES => format!(
-            "the {} controller is not available in {dir}: there is no {} to write {} to",
-            w.controller, w.file, w.value
-        ),
-        _ => format!("writing {} to {dir}/{}", w.value, w.file),
-    };
-    Failure::errno(doing, errno).at(&w.origin)
-}
-
-fn make_parents(dir: &str) -> Result<()> {
     for (end, _) in dir.match_indices('/').skip_while(|(i, _)| *i <= ROOT.len()).chain([(dir.len(), "")]) {
         match fs::mkdirat(fs::cwd(), &c(&dir[..end]), 0o755) {
             Err(Errno::EEXIST) => {}
-            other => {
-                other.doing(|| format!("making {}", &dir[..end])).map_err(|f| f.at("linux.cgroupsPath"))?
-            }
+            other => other?,
         }
     }
-    Ok(())
+    Ok(false)
 }
 
-/// A group that exists may be used when nobody is in it.
-fn reuse(dir: &str) -> Result<()> {
-    let populated = read(dir, "cgroup.events").is_ok_and(|t| t.contains("populated 1"));
-    if populated {
-        return Err(Failure::says(format!(
-            "{dir} exists and has processes in it; choose another cgroupsPath, or end them"
-        ))
-        .at("linux.cgroupsPath"));
+/// Turns on controllers on the way, writes limits, attaches the device filter, hands the group to its owner.
+pub(super) fn settle(plan: &Plan, dir: &str, _warnings: &mut Vec<String>) -> Result<()> {
+    enable(dir);
+    if let Some(owner) = plan.owner {
+        own(dir, owner)?;
+    }
+    limits::write_all(&plan.writes, |_| Some(dir.to_owned()))?;
+    let Some(program) = plan.devices.as_ref().filter(|p| !p.is_empty()) else { return Ok(()) };
+    match filter(dir, program) {
+        // Without the right to load programs there is no right to make device nodes either: user_namespaces(7).
+        Err(f) if f.errno == Some(Errno::EPERM) && (plan.rootless || probe::in_user_namespace()) => Ok(()),
+        other => other.map_err(|f| f.at("linux.resources.devices")),
+    }
+}
+
+/// config-linux.md, Cgroup ownership: the directory, and the files that the kernel names as delegatable.
+fn own(dir: &str, uid: u32) -> Result<()> {
+    let listed = probe::text(c"/sys/kernel/cgroup/delegate");
+    let files: Vec<&str> = match listed.is_empty() {
+        true => vec!["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"],
+        false => listed.lines().collect(),
+    };
+    let whole = files.iter().map(|f| format!("{dir}/{f}")).chain([dir.to_owned()]);
+    for path in whole {
+        match fs::fchownat(fs::cwd(), &c(&path), uid, u32::MAX, libc::AT_SYMLINK_NOFOLLOW) {
+            // Not every listed file is in every group.
+            Ok(()) | Err(Errno::ENOENT) => {}
+            other => other
+                .doing(|| format!("giving {path} to user {uid}"))
+                .map_err(|f| f.at("process.user.uid"))?,
+        }
     }
     Ok(())
 }
@@ -94,12 +87,36 @@ fn enable(dir: &str) {
     }
 }
 
+fn open(dir: &str) -> Result<OwnedFd> {
+    fs::open(&c(dir), libc::O_DIRECTORY | libc::O_RDONLY, 0).doing(|| format!("opening {dir}"))
+}
+
 fn filter(dir: &str, program: &[bpf::Insn]) -> Result<()> {
-    let group =
-        fs::open(&c(dir), libc::O_DIRECTORY | libc::O_RDONLY, 0).doing(|| format!("opening {dir}"))?;
+    let group = open(dir)?;
     let loaded = bpf::load_device_program(program).doing(|| "loading the device filter (eBPF)".into())?;
     bpf::attach_device_program(group.as_fd(), loaded.as_fd())
         .doing(|| format!("attaching the device filter to {dir}"))
+}
+
+/// Puts a filter in the place of the one in force: the new one first, so that at no moment more is allowed.
+pub(super) fn replace_filter(dir: &str, program: &[bpf::Insn]) -> Result<()> {
+    let group = open(dir)?;
+    let doing = || format!("replacing the device filter of {dir}");
+    let old = bpf::device_programs(group.as_fd()).doing(doing)?;
+    if !program.is_empty() {
+        filter(dir, program)?;
+    }
+    for id in old {
+        match bpf::program_by_id(id) {
+            // Others' programs (systemd's, a GPU tool's) are not ours to remove.
+            Ok(one) if bpf::program_name(one.as_fd()).is_ok_and(|n| n == bpf::NAME) => {
+                bpf::detach_device_program(group.as_fd(), one.as_fd()).doing(doing)?;
+            }
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(e) => return Err(Failure::errno(doing(), e)),
+        }
+    }
+    Ok(())
 }
 
 /// Waits until cgroup.events holds a line; the kernel wakes with POLLPRI at each change.

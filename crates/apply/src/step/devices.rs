@@ -2,7 +2,7 @@
 
 use super::{mounts, path};
 use crate::failure::{Doing, Failure, Result, text};
-use coracle_plan::steps::Device;
+use coracle_plan::steps::{Bind, Device};
 use coracle_sys::{Errno, fs, libc, mount};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -38,7 +38,8 @@ fn same(dir: BorrowedFd, name: &CStr, d: &Device) -> Result<()> {
 
 fn bind(root: BorrowedFd, d: &Device) -> Result<()> {
     let host = CString::new([b"/", d.path.to_bytes()].concat()).unwrap_or_default();
-    let node = mounts::clone_tree(&host, false).doing(|| format!("opening the host's {}", text(&host)))?;
+    let node = mounts::clone_tree(&Bind { source: host.clone(), ..Bind::default() })
+        .doing(|| format!("opening the host's {}", text(&host)))?;
     let stat = fs::fstat(node.as_fd()).doing(|| format!("looking at {}", text(&host)))?;
     if stat.kind() != d.kind || (stat.rdev_major, stat.rdev_minor) != (d.major, d.minor) {
         return Err(Failure::says(format!(

@@ -1,5 +1,6 @@
 //! Masked and read-only paths: config-linux.md. Done after the root was changed, on the container's own tree.
 
+use super::attributes::{self, Later};
 use super::path;
 use crate::failure::{Doing, Failure, Result, text};
 use coracle_sys::mount::{self, MountAttr, attr};
@@ -35,9 +36,10 @@ pub(crate) fn read_only(root: BorrowedFd, what: &CStr) -> Result<()> {
         mount::OPEN_TREE_CLONE | mount::AT_RECURSIVE | libc::AT_EMPTY_PATH as u32,
     )
     .doing(doing)?;
-    mount::mount_setattr(copy.as_fd(), true, &MountAttr { set: attr::RDONLY, ..Default::default() })
-        .doing(doing)?;
-    mount::move_mount(copy.as_fd(), target.as_fd()).doing(doing)
+    let (read_only, mut later) = (MountAttr { set: attr::RDONLY, ..Default::default() }, Later::default());
+    attributes::set(copy.as_fd(), true, &read_only, &mut later).doing(doing)?;
+    mount::move_mount(copy.as_fd(), target.as_fd()).doing(doing)?;
+    later.attached(copy.as_fd()).map_err(|f| Failure { doing: format!("{}: {}", doing(), f.doing), ..f })
 }
 
 impl Masks {

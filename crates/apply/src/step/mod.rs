@@ -1,5 +1,6 @@
 //! The acts of the child, a file a topic, as in the plan.
 
+pub(crate) mod attributes;
 pub(crate) mod console;
 pub(crate) mod creds;
 pub(crate) mod devices;

@@ -1,55 +1,138 @@
 //! Mounts: made detached, attached to an open target. config.md, Mounts.
 
+use super::attributes::{self, Later};
 use super::path;
 use crate::cgroup;
 use crate::failure::{Doing, Failure, Result, text};
-use coracle_plan::steps::{Mount, MountKind};
+use coracle_plan::steps::{Bind, Mount, MountKind, Parameter};
 use coracle_sys::mount::{self, MountAttr, attr};
 use coracle_sys::{Errno, fs, libc};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Makes one mount below the root; `opened` is its source, when the parent has opened it.
-pub(crate) fn mount(root: BorrowedFd, what: &Mount, opened: Option<OwnedFd>) -> Result<()> {
+/// Makes one mount below the root; `opened` is its source, when the parent has opened it, and `map` has the parent map the
+/// ids of a tree. Returns the mount, if it is to be sealed.
+pub(crate) fn mount(
+    root: BorrowedFd,
+    what: &Mount,
+    opened: Option<OwnedFd>,
+    map: &dyn Fn(BorrowedFd) -> Result<()>,
+) -> Result<Option<OwnedFd>> {
     refuse_links(root, &what.target)?;
-    let target = |is_dir: bool| {
-        let made = if is_dir { path::directory(root, &what.target) } else { path::file(root, &what.target) };
-        made.doing(|| format!("making the mount point {}", text(&what.target)))
-    };
-    let first = make(&what.what, what, root, opened);
+    match &what.what {
+        MountKind::Bind(bind) if bind.copy_link && copy_link(root, &what.target, bind)? => return Ok(None),
+        MountKind::Remount(parameters) => return change(root, what, parameters.as_deref()).map(|()| None),
+        MountKind::Filesystem(fstype, source, parameters) if parameters.iter().any(is_long) => {
+            return by_mount(root, what, fstype, source, parameters).map(|made| what.seal.then_some(made));
+        }
+        _ => {}
+    }
+    let mut later = if opened.is_some() { Later::of_parent() } else { Later::default() };
+    let mapped = opened.is_some() || what.idmap.is_none();
+    let first = make(&what.what, what, root, opened, &mut later);
     let made = match (first, &what.fallback) {
         (Err(f), Some(second)) if matches!(f.errno, Some(Errno::EPERM | Errno::EBUSY)) => {
-            make(second, what, root, None).map_err(|_| f)
+            make(second, what, root, None, &mut later).map_err(|_| f)
         }
         (other, _) => other,
     }?;
+    if !mapped {
+        map(made.as_fd())?;
+    }
     let is_dir = fs::fstat(made.as_fd()).is_ok_and(|s| s.kind() == libc::S_IFDIR);
-    let target = target(is_dir)?;
+    let target = target(root, what, is_dir)?;
     if what.copy_up {
         copy_tree(target.as_fd(), made.as_fd()).doing(|| format!("copying up {}", text(&what.target)))?;
     }
     mount::move_mount(made.as_fd(), target.as_fd())
         .doing(|| format!("mounting on {}", text(&what.target)))?;
+    later.attached(made.as_fd()).map_err(|f| options_of(what, f))?;
     if let MountKind::LegacyCgroups(group) = &what.what {
         legacy(root, &what.target, group, what.attributes)?;
     }
-    finish(made.as_fd(), what)
+    finish(made.as_fd(), what)?;
+    Ok(what.seal.then_some(made))
+}
+
+fn options_of(what: &Mount, f: Failure) -> Failure {
+    Failure { doing: format!("setting the options of {}: {}", text(&what.target), f.doing), ..f }
+}
+
+/// The place to mount on, made if need be.
+fn target(root: BorrowedFd, what: &Mount, is_dir: bool) -> Result<OwnedFd> {
+    let made = if what.nofollow {
+        itself(root, &what.target, is_dir)
+    } else if is_dir {
+        path::directory(root, &what.target)
+    } else {
+        path::file(root, &what.target)
+    };
+    made.doing(|| format!("making the mount point {}", text(&what.target)))
+}
+
+/// What stands there, a link included.
+fn itself(root: BorrowedFd, path: &CStr, is_dir: bool) -> coracle_sys::Result<OwnedFd> {
+    let (dir, name) = path::parent(root, path)?;
+    let made = if is_dir {
+        fs::mkdirat(dir.as_fd(), &name, 0o755)
+    } else {
+        fs::mknodat(dir.as_fd(), &name, libc::S_IFREG, 0, 0)
+    };
+    made.or_else(|e| if e == Errno::EEXIST { Ok(()) } else { Err(e) })?;
+    fs::openat2(dir.as_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0, fs::RESOLVE_BENEATH)
+}
+
+/// Makes the link that the source is. Says whether it is one.
+fn copy_link(root: BorrowedFd, target: &CStr, bind: &Bind) -> Result<bool> {
+    let Ok(link) = fs::readlinkat(fs::cwd(), &bind.source) else { return Ok(false) };
+    let doing = || format!("making the link {}", text(target));
+    let (dir, name) = path::parent(root, target).doing(doing)?;
+    match fs::symlinkat(&CString::new(link.as_slice()).unwrap_or_default(), dir.as_fd(), &name) {
+        Err(Errno::EEXIST) if fs::readlinkat(dir.as_fd(), &name) == Ok(link) => Ok(true),
+        other => other.doing(doing).map(|()| true),
+    }
+}
+
+/// Changes the mount that stands there.
+fn change(root: BorrowedFd, what: &Mount, parameters: Option<&[Parameter]>) -> Result<()> {
+    let doing = || format!("remounting {}", text(&what.target));
+    let there = path::open(root, &what.target, libc::O_PATH).doing(doing)?;
+    if mount::is_mount_root(there.as_fd()) != Ok(true) {
+        return Err(Failure::says(format!("remounting {}: nothing is mounted there", text(&what.target))));
+    }
+    if let Some(parameters) = parameters.filter(|p| !p.is_empty()) {
+        let context = mount::fspick(there.as_fd()).doing(doing)?;
+        set_parameters(context.as_fd(), parameters.iter(), &what.target)?;
+        mount::fsconfig_reconfigure(context.as_fd()).map_err(|e| said(context.as_fd(), e, doing()))?;
+    }
+    let (set, clear) = what.attributes;
+    if set | clear != 0 {
+        attributes::set_attached(there.as_fd(), false, &MountAttr { set, clear, ..Default::default() })
+            .map_err(|f| options_of(what, f))?;
+    }
+    finish(there.as_fd(), what)
 }
 
 /// A link at /proc or /sys would put the container's procfs elsewhere than where it is written to and masked (CVE-2019-19921).
 fn refuse_links(root: BorrowedFd, target: &CStr) -> Result<()> {
     if (target == c"proc" || target == c"sys") && path::is_link(root, target) {
         return Err(Failure::says(format!(
-            "mounting on {}: it is a symbolic link in the root file system, and must be an ordinary directory",
+            "{} must be mounted on ordinary directory, and is a symbolic link in the root file system",
             text(target)
         )));
     }
     Ok(())
 }
 
-fn make(kind: &MountKind, what: &Mount, root: BorrowedFd, opened: Option<OwnedFd>) -> Result<OwnedFd> {
+fn make(
+    kind: &MountKind,
+    what: &Mount,
+    root: BorrowedFd,
+    opened: Option<OwnedFd>,
+    later: &mut Later,
+) -> Result<OwnedFd> {
     match kind {
-        MountKind::Bind(source, recursive) => bind(source, *recursive, what, opened),
+        MountKind::Bind(source) => bind(root, source, what, opened, later),
         MountKind::Filesystem(fstype, source, parameters) => {
             let mode = inherited_mode(fstype, parameters, root, &what.target);
             filesystem(fstype, source, parameters.iter().chain(mode.as_ref()), what.attributes.0)
@@ -58,40 +141,49 @@ fn make(kind: &MountKind, what: &Mount, root: BorrowedFd, opened: Option<OwnedFd
             let mode = (c"mode".to_owned(), Some(c"755".to_owned()));
             filesystem(c"tmpfs", c"tmpfs", [&mode].into_iter(), what.attributes.0 & !attr::RDONLY)
         }
+        MountKind::Remount(_) => Err(Failure::says("a remount makes no mount")),
     }
 }
 
 /// A detached copy of a part of the tree. Flags that are locked in a user namespace cannot be cleared: they stay, which is
 /// stricter than asked.
-fn bind(source: &CStr, recursive: bool, what: &Mount, opened: Option<OwnedFd>) -> Result<OwnedFd> {
+fn bind(
+    root: BorrowedFd,
+    source: &Bind,
+    what: &Mount,
+    opened: Option<OwnedFd>,
+    later: &mut Later,
+) -> Result<OwnedFd> {
     let copy = match opened {
-        Some(fd) => fd,
-        None => clone_tree(source, recursive).doing(|| format!("opening the source {}", text(source)))?,
-    };
+        Some(fd) => Ok(fd),
+        None if source.inside => clone_inside(root, source),
+        None => clone_tree(source),
+    }
+    .doing(|| format!("opening the source {}", text(&source.source)))?;
     let (set, clear) = what.attributes;
     if set | clear != 0 {
-        let all = MountAttr { set, clear, ..Default::default() };
-        let only_set =
-            MountAttr { clear: clear & if set & attr::ATIME != 0 { attr::ATIME } else { 0 }, ..all };
-        mount::mount_setattr(copy.as_fd(), false, &all)
-            .or_else(|e| {
-                if e == Errno::EPERM { mount::mount_setattr(copy.as_fd(), false, &only_set) } else { Err(e) }
-            })
+        attributes::set_or_stricter(copy.as_fd(), &MountAttr { set, clear, ..Default::default() }, later)
             .doing(|| format!("setting the options of {}", text(&what.target)))?;
     }
     Ok(copy)
 }
 
 /// `open_tree(2)` of a path of the host.
-pub(crate) fn clone_tree(source: &CStr, recursive: bool) -> coracle_sys::Result<OwnedFd> {
-    mount::open_tree(
-        fs::cwd(),
-        source,
-        mount::OPEN_TREE_CLONE | if recursive { mount::AT_RECURSIVE } else { 0 },
-    )
+pub(crate) fn clone_tree(bind: &Bind) -> coracle_sys::Result<OwnedFd> {
+    let nofollow = if bind.nofollow { libc::AT_SYMLINK_NOFOLLOW as u32 } else { 0 };
+    mount::open_tree(fs::cwd(), &bind.source, clone_flags(bind) | nofollow)
 }
 
-type Parameter = (CString, Option<CString>);
+/// The same of a path of the container, whose links lead nowhere else.
+fn clone_inside(root: BorrowedFd, bind: &Bind) -> coracle_sys::Result<OwnedFd> {
+    let nofollow = if bind.nofollow { libc::O_NOFOLLOW } else { 0 };
+    let source = path::open(root, &bind.source, libc::O_PATH | nofollow)?;
+    mount::open_tree(source.as_fd(), c"", clone_flags(bind) | libc::AT_EMPTY_PATH as u32)
+}
+
+fn clone_flags(bind: &Bind) -> u32 {
+    mount::OPEN_TREE_CLONE | if bind.recursive { mount::AT_RECURSIVE } else { 0 }
+}
 
 /// A tmpfs without a mode takes that of the directory that it covers, as peers do: /tmp stays 1777.
 fn inherited_mode(
@@ -116,41 +208,103 @@ fn filesystem<'a>(
     let context =
         mount::fsopen(fstype).doing(|| format!("opening a file system of type {}", text(fstype)))?;
     let fd = context.as_fd();
-    let said = |e: Errno, doing: String| {
-        let log = mount::read_log(fd);
-        Failure::errno(if log.is_empty() { doing } else { format!("{doing} (the kernel says: {log})") }, e)
-    };
-    let set = |key: &CStr, value: Option<&CStr>| {
-        value.map_or_else(|| mount::fsconfig_flag(fd, key), |v| mount::fsconfig_string(fd, key, v))
-    };
-    set(c"source", Some(source)).map_err(|e| said(e, format!("naming the source {}", text(source))))?;
-    for (key, value) in parameters {
-        set(key, value.as_deref())
-            .map_err(|e| said(e, format!("setting the option {} of {}", text(key), text(fstype))))?;
-    }
+    mount::fsconfig_string(fd, c"source", source)
+        .map_err(|e| said(fd, e, format!("naming the source {}", text(source))))?;
+    set_parameters(fd, parameters, fstype)?;
     mount::fsconfig_create(fd)
-        .map_err(|e| said(e, format!("making a file system of type {}", text(fstype))))?;
+        .map_err(|e| said(fd, e, format!("making a file system of type {}", text(fstype))))?;
     mount::fsmount(fd, attributes)
-        .map_err(|e| said(e, format!("mounting a file system of type {}", text(fstype))))
+        .map_err(|e| said(fd, e, format!("mounting a file system of type {}", text(fstype))))
+}
+
+/// The failure with what the kernel wrote into the context's log.
+fn said(context: BorrowedFd, errno: Errno, doing: String) -> Failure {
+    let log = mount::read_log(context);
+    Failure::errno(if log.is_empty() { doing } else { format!("{doing} (the kernel says: {log})") }, errno)
+}
+
+fn set_parameters<'a>(
+    context: BorrowedFd,
+    parameters: impl Iterator<Item = &'a Parameter>,
+    of: &CStr,
+) -> Result<()> {
+    for (key, value) in parameters {
+        let set = value.as_ref().map_or_else(
+            || mount::fsconfig_flag(context, key),
+            |value| mount::fsconfig_string(context, key, value),
+        );
+        match set {
+            // Only mount(2) has a bit for it, which every file system takes; of these parameters just some know it.
+            Err(Errno::EINVAL) if key.as_c_str() == c"iversion" => {}
+            other => {
+                other.map_err(|e| {
+                    said(context, e, format!("setting the option {} of {}", text(key), text(of)))
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// fsconfig(2) takes at most 255 bytes; the layers of an overlay may be more.
+fn is_long(parameter: &Parameter) -> bool {
+    parameter.1.as_ref().is_some_and(|v| v.as_bytes().len() > 255)
+}
+
+/// The old way: mount(2), whose options may fill a page, onto the target as the working directory, so that no path is
+/// resolved again.
+fn by_mount(
+    root: BorrowedFd,
+    what: &Mount,
+    fstype: &CStr,
+    source: &CStr,
+    parameters: &[Parameter],
+) -> Result<OwnedFd> {
+    let doing = || format!("mounting a file system of type {} on {}", text(fstype), text(&what.target));
+    let target = target(root, what, true)?;
+    let words = parameters.iter().map(|(k, v)| match v {
+        Some(v) => [k.as_bytes(), b"=", v.as_bytes()].concat(),
+        None => k.as_bytes().to_vec(),
+    });
+    let data = CString::new(words.collect::<Vec<_>>().join(b",".as_slice())).unwrap_or_default();
+    fs::fchdir(target.as_fd()).doing(doing)?;
+    let mounted = mount::mount(Some(source), c".", Some(fstype), 0, Some(&data)).doing(doing);
+    fs::chdir(c"/").doing(doing)?;
+    mounted?;
+    let made = path::open(root, &what.target, libc::O_PATH).doing(doing)?;
+    if mount::is_mount_root(made.as_fd()) != Ok(true) {
+        return Err(Failure::says(format!("{}: the target was exchanged meanwhile", doing())));
+    }
+    let (set, clear) = what.attributes;
+    if set | clear != 0 {
+        attributes::set_attached(made.as_fd(), false, &MountAttr { set, clear, ..Default::default() })
+            .map_err(|f| options_of(what, f))?;
+    }
+    finish(made.as_fd(), what)?;
+    Ok(made)
 }
 
 /// What is set once the mount stands: recursive attributes, propagation in the order given.
 fn finish(made: BorrowedFd, what: &Mount) -> Result<()> {
     let (set, clear) = what.recursive_attributes;
     if set | clear != 0 {
-        let all = MountAttr { set, clear, ..Default::default() };
-        mount::mount_setattr(made, true, &all)
-            .doing(|| format!("setting the recursive options of {}", text(&what.target)))?;
+        attributes::set_attached(made, true, &MountAttr { set, clear, ..Default::default() })
+            .map_err(|f| options_of(what, f))?;
     }
     for (propagation, recursive) in &what.propagation {
         let change = MountAttr { propagation: *propagation, ..Default::default() };
-        mount::mount_setattr(made, *recursive, &change)
-            .doing(|| format!("setting the propagation of {}", text(&what.target)))?;
+        attributes::set_attached(made, *recursive, &change).map_err(|f| options_of(what, f))?;
     }
     Ok(())
 }
 
-/// The container's part of each v1 hierarchy, bound below the tmpfs; a link for each controller of a joint one.
+/// Makes a mount read-only.
+pub(crate) fn seal(made: BorrowedFd) -> Result<()> {
+    attributes::set_attached(made, false, &MountAttr { set: attr::RDONLY, ..Default::default() })
+}
+
+/// The container's part of each v1 hierarchy, bound below the tmpfs; a link for each controller of a joint one. A hierarchy
+/// in which the container has no group of its own (a user may make none) is not shown.
 fn legacy(root: BorrowedFd, target: &CStr, group: &str, attributes: (u64, u64)) -> Result<()> {
     for h in cgroup::hierarchies() {
         let name = h.mount.rsplit('/').next().unwrap_or("").to_owned();
@@ -158,14 +312,14 @@ fn legacy(root: BorrowedFd, target: &CStr, group: &str, attributes: (u64, u64)) 
         let source = CString::new(format!("{}{group}", h.mount)).unwrap_or_default();
         let one = Mount {
             target: at,
-            what: MountKind::Bind(source, false),
-            fallback: None,
+            what: MountKind::Bind(Bind { source, ..Bind::default() }),
             attributes,
-            recursive_attributes: (0, 0),
-            propagation: Vec::new(),
-            copy_up: false,
+            ..Mount::default()
         };
-        mount(root, &one, None)?;
+        match mount(root, &one, None, &|_| Ok(())) {
+            Err(f) if f.errno == Some(Errno::ENOENT) => continue,
+            other => drop(other?),
+        }
         for controller in h.controllers.iter().filter(|c| **c != name && !c.contains('=')) {
             let link = CString::new(format!("{}/{controller}", target.to_string_lossy())).unwrap_or_default();
             let (dir, link) = path::parent(root, &link).doing(|| format!("opening {}", text(target)))?;
@@ -174,9 +328,8 @@ fn legacy(root: BorrowedFd, target: &CStr, group: &str, attributes: (u64, u64)) 
     }
     if attributes.0 & attr::RDONLY != 0 {
         let tmpfs = path::open(root, target, libc::O_PATH).doing(|| format!("opening {}", text(target)))?;
-        let read_only = MountAttr { set: attr::RDONLY, ..Default::default() };
-        mount::mount_setattr(tmpfs.as_fd(), false, &read_only)
-            .doing(|| format!("making {} read-only", text(target)))?;
+        seal(tmpfs.as_fd())
+            .map_err(|f| Failure { doing: format!("making {} read-only: {}", text(target), f.doing), ..f })?;
     }
     Ok(())
 }

@@ -88,5 +88,5 @@ pub(crate) fn home(root: BorrowedFd, program: &Program, uid: u32) -> Option<CStr
 pub(crate) fn exec(path: &CStr, program: &Program, home: Option<CString>) -> Failure {
     let env: Vec<CString> = program.env.iter().cloned().chain(home).collect();
     let errno = process::execve(path, &program.argv, &env);
-    Failure::errno(format!("exec {}", text(path)), errno)
+    Failure::errno(format!("exec {}", path.to_bytes().escape_ascii()), errno)
 }

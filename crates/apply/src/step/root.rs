@@ -1,5 +1,6 @@
 //! The root file system becomes the root: pivot_root(2), or what stands in for it.
 
+use super::attributes::{self, Later};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::probe;
 use coracle_sys::mount::{self, MountAttr, attr};
@@ -13,9 +14,18 @@ pub(crate) fn sever(flags: u64) -> Result<()> {
         .doing(|| "cutting the mounts' propagation to the host".into())
 }
 
+/// Joins an image's layers on a directory. By mount(2): fsconfig(2) takes no value of more than 255 bytes, and names that
+/// are relative keep the options within mount(2)'s one page.
+pub(crate) fn overlay(from: &CStr, options: &CStr, at: &CStr) -> Result<()> {
+    fs::chdir(from).doing(|| format!("entering {}", text(from)))?;
+    mount::mount(Some(c"overlay"), at, Some(c"overlay"), 0, Some(options))
+        .doing(|| format!("joining the image's layers on {}", text(at)))
+}
+
 /// Attaches a copy of the root file system: over itself, or, when the parent opened it, over `/`, whose path needs no right.
 pub(crate) fn open(path: &CStr, opened: Option<OwnedFd>) -> Result<OwnedFd> {
     let doing = || format!("mounting the root file system {}", text(path));
+    let later = if opened.is_some() { Later::of_parent() } else { Later::default() };
     let (copy, target) = match opened {
         Some(fd) => (fd, fs::open(c"/", libc::O_PATH, 0)),
         None => {
@@ -26,6 +36,7 @@ pub(crate) fn open(path: &CStr, opened: Option<OwnedFd>) -> Result<OwnedFd> {
         }
     };
     mount::move_mount(copy.as_fd(), target.doing(doing)?.as_fd()).doing(doing)?;
+    later.attached(copy.as_fd())?;
     Ok(copy)
 }
 
@@ -84,13 +95,13 @@ pub(crate) fn change(root: BorrowedFd) -> Result<()> {
 
 /// Makes the root mount read-only.
 pub(crate) fn read_only(root: BorrowedFd) -> Result<()> {
-    mount::mount_setattr(root, false, &MountAttr { set: attr::RDONLY, ..Default::default() })
-        .doing(|| "making the root read-only".into())
+    attributes::set_attached(root, false, &MountAttr { set: attr::RDONLY, ..Default::default() })
+        .map_err(|f| Failure { doing: format!("making the root read-only: {}", f.doing), ..f })
 }
 
 /// Sets the root's propagation.
 pub(crate) fn propagation(root: BorrowedFd, flags: u64) -> Result<()> {
     let what = MountAttr { propagation: flags & !libc::MS_REC, ..Default::default() };
-    mount::mount_setattr(root, flags & libc::MS_REC != 0, &what)
-        .doing(|| "setting the root's propagation".into())
+    attributes::set_attached(root, flags & libc::MS_REC != 0, &what)
+        .map_err(|f| Failure { doing: format!("setting the root's propagation: {}", f.doing), ..f })
 }

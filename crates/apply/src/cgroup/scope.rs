@@ -1,0 +1,58 @@
+//! Scopes: what is asked of systemd, and its answers as failures.
+
+use crate::failure::{Failure, Result};
+use coracle_plan::inputs::Systemd;
+use coracle_plan::steps::Unit as Plan;
+use coracle_state::Unit;
+use coracle_systemd::{Bus, Error, Property, Value, unit};
+
+pub use coracle_systemd::Manager;
+
+fn says(e: Error) -> Failure {
+    Failure::says(e.to_string())
+}
+
+fn bus(user: bool) -> Bus {
+    if user { Bus::User(crate::probe::outer_uid()) } else { Bus::System }
+}
+
+/// Connects to the machine's systemd or the user's, and asks what the plan must know of it.
+pub fn connect(user: bool) -> Result<(Manager, Systemd)> {
+    let mut manager = Manager::connect(bus(user)).map_err(says)?;
+    let version = unit::version(&manager.property("Version").map_err(says)?);
+    // The machine's systemd has its root at the root, and says it in an empty word.
+    let control_group = if user { manager.property("ControlGroup").map_err(says)? } else { String::new() };
+    Ok((manager, Systemd { version, control_group, user }))
+}
+
+/// The version of the systemd that has a unit.
+pub fn version(unit: &Unit) -> Result<u32> {
+    let mut manager = Manager::connect(bus(unit.user)).map_err(says)?;
+    manager.property("Version").map(|text| coracle_systemd::unit::version(&text)).map_err(says)
+}
+
+/// Makes the scope around a process; it is in its group when this returns.
+pub(super) fn start(manager: &mut Manager, unit: &Plan, pid: i32) -> Result<()> {
+    let mut properties = vec![("PIDs".to_owned(), Value::Array("u".into(), vec![Value::U32(pid as u32)]))];
+    properties.extend(unit.properties.iter().cloned());
+    manager.start_transient(&unit.name, &properties).map_err(|e| {
+        Failure::says(format!("unable to start unit {:?}: {e}", unit.name)).at("linux.cgroupsPath")
+    })
+}
+
+pub(super) fn set(unit: &Unit, properties: &[Property]) -> Result<()> {
+    let mut manager = Manager::connect(bus(unit.user)).map_err(says)?;
+    manager
+        .set_properties(&unit.name, properties)
+        .map_err(|e| Failure::says(format!("unable to set unit properties: {e}")))
+}
+
+/// Moves a process into the scope.
+pub(super) fn attach(unit: &Unit, pid: i32) -> Result<()> {
+    Manager::connect(bus(unit.user)).and_then(|mut m| m.attach(&unit.name, &[pid])).map_err(says)
+}
+
+/// Stops the scope and has its failure forgotten.
+pub(super) fn stop(unit: &Unit) -> Result<()> {
+    Manager::connect(bus(unit.user)).and_then(|mut m| m.stop(&unit.name)).map_err(says)
+}
