@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Bundle {
     /// Absolute path.
     pub(crate) path: PathBuf,
+    /// Its configuration file.
+    pub(crate) file: PathBuf,
     /// config.json, byte by byte.
     pub(crate) bytes: Vec<u8>,
     /// What it says.
@@ -25,10 +27,10 @@ fn io(doing: &str, path: &Path, error: &std::io::Error) -> String {
     format!("{doing} {path:?}: {reason}")
 }
 
-/// Reads the bundle in a directory.
-pub(crate) fn read(directory: &Path) -> Result<Bundle, String> {
+/// Reads the bundle in a directory; the configuration has this path from there.
+pub(crate) fn read(directory: &Path, config: &Path) -> Result<Bundle, String> {
     let path = directory.canonicalize().map_err(|e| io("opening the bundle", directory, &e))?;
-    let file = path.join("config.json");
+    let file = path.join(config);
     let bytes = std::fs::read(&file).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
             format!("{}; make one with: coracle spec --bundle {}", io("reading", &file, &e), path.display())
@@ -38,7 +40,7 @@ pub(crate) fn read(directory: &Path) -> Result<Bundle, String> {
     let (spec, warnings) =
         config::parse(&bytes).map_err(|refusal| format!("{}: {refusal}", file.display()))?;
     let rootfs = spec.root().as_ref().map(|r| path.join(r.path())).unwrap_or_default();
-    Ok(Bundle { path, bytes, spec, warnings, rootfs })
+    Ok(Bundle { path, file, bytes, spec, warnings, rootfs })
 }
 
 impl Bundle {

@@ -1,6 +1,6 @@
 //! The command line, in runc's spelling and meaning.
 
-use crate::{create, features, image, inspect, lifecycle, spec};
+use crate::{checkpoint, create, events, features, image, inspect, lifecycle, ps, spec, update, usage};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,9 +8,9 @@ use std::process::ExitCode;
 /// What a command gives: its exit code, or the message that it failed with.
 pub(crate) type Outcome = Result<u8, String>;
 
-/// Run containers from OCI bundles.
+/// Open Container Initiative runtime
 #[derive(Parser)]
-#[command(name = "coracle", disable_version_flag = true, args_override_self = true, max_term_width = 100)]
+#[command(name = "coracle", disable_version_flag = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -19,26 +19,29 @@ pub(crate) struct Cli {
 }
 
 /// Options that stand before the command.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Global {
     /// Directory for the state of containers
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
-    /// File that errors are appended to (standard error when not given)
+    /// Where errors are appended: a file, file:PATH, journald:NAME or syslog:NAME (standard error when not given)
     #[arg(long, value_name = "FILE")]
-    pub(crate) log: Option<PathBuf>,
+    pub(crate) log: Option<String>,
     /// Form of the log: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
     log_format: String,
     /// Say more
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Least level to log
-    #[arg(long, value_name = "LEVEL", hide = true)]
-    log_level: Option<String>,
+    /// Least level to log: error, warning or debug
+    #[arg(long, value_name = "LEVEL", value_parser = ["error", "warning", "warn", "info", "debug"])]
+    pub(crate) log_level: Option<String>,
     /// Manage control groups through systemd
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
+    /// Who manages control groups: cgroupfs, systemd, or disabled for nobody
+    #[arg(long, value_name = "MANAGER", value_parser = ["cgroupfs", "systemd", "disabled"])]
+    cgroup_manager: Option<String>,
     /// Whether control groups may be left alone: true, false or auto
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["true", "false", "auto"])]
     pub(crate) rootless: String,
@@ -46,19 +49,25 @@ pub(crate) struct Global {
     #[arg(long, value_name = "PATH", hide = true)]
     criu: Option<PathBuf>,
     /// Print the version
-    #[arg(short = 'v', long)]
+    #[arg(short = 'v', short_alias = 'V', long)]
     version: bool,
 }
 
 /// What create and run have in common.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct CreateArgs {
     /// Bundle directory
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(crate) bundle: PathBuf,
+    /// Configuration file, from the bundle directory
+    #[arg(short = 'f', long, value_name = "FILE", default_value = "config.json")]
+    pub(crate) config: PathBuf,
     /// Unix socket that takes the terminal
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
+    /// Unix socket that takes a pidfd of the container's init
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// File to write the pid of the container's init to
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
@@ -71,6 +80,9 @@ pub(crate) struct CreateArgs {
     /// Pass this many descriptors beyond the first three
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
+    /// Accepted for callers that pass it: the runtime never becomes a subreaper
+    #[arg(long, hide = true)]
+    pub(crate) no_subreaper: bool,
     /// Name of the container
     pub(crate) id: String,
 }
@@ -90,6 +102,9 @@ pub(crate) struct ExecArgs {
     /// Unix socket that takes the terminal
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
+    /// Unix socket that takes a pidfd of the process
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// Give it a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
@@ -111,12 +126,18 @@ pub(crate) struct ExecArgs {
     /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     pub(crate) apparmor: Option<String>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) process_label: Option<String>,
     /// No new privileges
     #[arg(long)]
     pub(crate) no_new_privs: bool,
     /// Pass this many descriptors beyond the first three
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
+    /// Join a group below the container's control group: PATH (on v1 also CONTROLLER,...:PATH)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup: Vec<String>,
     /// Even if the container is paused
     #[arg(long)]
     pub(crate) ignore_paused: bool,
@@ -130,15 +151,13 @@ pub(crate) struct ExecArgs {
 #[derive(Subcommand)]
 enum Command {
     /// Create a container: everything up to the start of its program
-    #[command(args_override_self = true)]
     Create {
         #[command(flatten)]
         args: CreateArgs,
     },
     /// Start a created container's program
     Start { id: String },
-    /// Create and start a container, and wait for its end
-    #[command(args_override_self = true)]
+    /// Create and start a container, and wait for its end (from an image: run --image, see run-image --help)
     Run {
         #[command(flatten)]
         args: CreateArgs,
@@ -148,11 +167,13 @@ enum Command {
         /// Keep the container after its end
         #[arg(long)]
         keep: bool,
-        #[arg(long, hide = true)]
-        no_subreaper: bool,
+    },
+    /// Run a container from an image in one step: also as run --image
+    RunImage {
+        #[command(flatten)]
+        args: Box<image::RunArgs>,
     },
     /// Run another program in a running container
-    #[command(args_override_self = true)]
     Exec {
         #[command(flatten)]
         args: Box<ExecArgs>,
@@ -188,11 +209,41 @@ enum Command {
     Pause { id: String },
     /// Let a paused container go on
     Resume { id: String },
+    /// Take a picture of a container, with criu
+    Checkpoint {
+        #[command(flatten)]
+        args: Box<checkpoint::CheckpointArgs>,
+    },
+    /// Make a running container of such a picture
+    Restore {
+        #[command(flatten)]
+        args: Box<checkpoint::RestoreArgs>,
+    },
     /// List the processes of a container
     Ps {
         /// table or json
         #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
         format: String,
+        id: String,
+        /// Options for ps (default -ef)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Change limits of a container
+    #[command(args_override_self = true)]
+    Update {
+        #[command(flatten)]
+        args: Box<update::UpdateArgs>,
+    },
+    /// Print what a container uses, and when the kernel kills in it for want of memory, as JSON
+    #[command(args_override_self = true)]
+    Events {
+        /// How often, such as 5s or 100ms
+        #[arg(long, value_name = "DURATION", default_value = "5s")]
+        interval: String,
+        /// What it uses now, and no more
+        #[arg(long)]
+        stats: bool,
         id: String,
     },
     /// Write a config.json to begin with
@@ -214,6 +265,21 @@ enum Command {
         #[command(flatten)]
         args: image::InspectArgs,
     },
+    /// Pull an image from a registry into the store
+    Pull {
+        #[command(flatten)]
+        args: image::PullArgs,
+    },
+    /// List the images in the store
+    Images {
+        #[command(flatten)]
+        args: image::ImagesArgs,
+    },
+    /// Remove images from the store, and what only they need
+    Rmi {
+        #[command(flatten)]
+        args: image::RmiArgs,
+    },
     /// Print what this build supports, as JSON
     Features,
     /// Print what create would do with a bundle on this host, without doing it
@@ -228,9 +294,29 @@ enum Command {
 }
 
 impl Global {
+    /// Whether systemd manages the control groups.
+    pub(crate) fn systemd(&self) -> bool {
+        self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd")
+    }
+
+    /// Whether no control group is to be made: the container stays in the caller's.
+    pub(crate) fn no_cgroups(&self) -> bool {
+        self.cgroup_manager.as_deref() == Some("disabled")
+    }
+
     /// Whether the log is JSON.
     pub(crate) fn json(&self) -> bool {
         self.log_format == "json"
+    }
+
+    /// Whether the caller has no rights over the machine's control groups: as told, or by the user id. Root of a user
+    /// namespace shows only where something is refused.
+    pub(crate) fn rootless_cgroups(&self) -> bool {
+        match self.rootless.as_str() {
+            "true" => true,
+            "false" => false,
+            _ => coracle_sys::creds::geteuid() != 0,
+        }
     }
 
     /// The state root: what was given, the user's runtime directory, or /run/coracle for the host's root.
@@ -253,12 +339,7 @@ impl Global {
 
 /// Reads the command line; help, version and usage errors end here.
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
-    // Go's flag packages take a long option with one dash too; one caller uses that.
-    let words = std::env::args_os().map(|w| if w == "-no-subreaper" { "--no-subreaper".into() } else { w });
-    let cli = Cli::try_parse_from(words).map_err(|e| {
-        let _ = e.print();
-        if e.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-    })?;
+    let cli = usage::parse()?;
     if cli.global.version {
         crate::inspect::print(&version());
         return Err(ExitCode::SUCCESS);
@@ -270,9 +351,11 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
     Ok(cli)
 }
 
+/// Under the name that it was called by: installed in the place of another runtime, it is asked as that one.
 fn version() -> String {
     let commit = option_env!("CORACLE_COMMIT").unwrap_or("unknown");
-    format!("coracle version {}\ncommit: {commit}\nspec: {}\n", env!("CARGO_PKG_VERSION"), features::SPEC_MAX)
+    let (name, version) = (usage::name(), env!("CARGO_PKG_VERSION"));
+    format!("{name} version {version}\ncommit: {commit}\nspec: {}\n", features::SPEC_MAX)
 }
 
 impl Cli {
@@ -290,8 +373,16 @@ impl Cli {
             Command::List { format, quiet } => inspect::list(global, format == "json", *quiet),
             Command::Pause { id } => lifecycle::pause(global, id, true),
             Command::Resume { id } => lifecycle::pause(global, id, false),
-            Command::Ps { format, id } => inspect::ps(global, id, format == "json"),
+            Command::Checkpoint { args } => checkpoint::checkpoint(global, args),
+            Command::Restore { args } => checkpoint::restore(global, args),
+            Command::Ps { format, id, options } => ps::ps(global, id, format == "json", options),
+            Command::Update { args } => update::update(global, args),
+            Command::Events { interval, stats, id } => events::events(global, id, interval, *stats),
             Command::Spec { bundle, rootless } => spec::spec(bundle, *rootless),
+            Command::RunImage { args } => image::run(global, args),
+            Command::Pull { args } => image::pull_image(args),
+            Command::Images { args } => image::images(global, args),
+            Command::Rmi { args } => image::rmi(global, args),
             Command::Unpack { args } => image::unpack(global, args),
             Command::Inspect { args } => image::inspect(args),
             Command::Features => features::features(),

@@ -3,21 +3,46 @@
 use crate::bundle::{self, Bundle};
 use crate::cli::{CreateArgs, Global, Outcome};
 use crate::{clock, log};
+use coracle_apply::cgroup::scope;
 use coracle_apply::{How, lifecycle, probe, relay, seal};
-use coracle_plan::inputs::{CgroupMode, Host, Request};
+use coracle_plan::inputs::{CgroupMode, Host, Overlay, Request};
 use coracle_plan::oci::LinuxNamespaceType;
 use coracle_plan::steps::Plan;
-use coracle_state::{Record, Stage, kept};
+use coracle_state::{Record, Stage, Unit, kept};
 use coracle_sys::signal;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// `coracle create`.
 pub(crate) fn create(global: &Global, args: &CreateArgs) -> Outcome {
-    make(global, args, false, true).map(|_| 0)
+    make(global, args, false, true, &Image::default()).map(|_| 0)
+}
+
+/// Connects a network namespace, which stands second, behind its user namespace.
+pub(crate) type Connect<'a> = dyn Fn(&[OwnedFd; 2]) -> Result<(), String> + 'a;
+
+/// What running an image adds to running a bundle.
+#[derive(Default)]
+pub(crate) struct Image<'a> {
+    /// The union of its layers.
+    pub(crate) overlay: Option<Overlay>,
+    /// Called with init's user and network namespaces before the program begins.
+    pub(crate) network: Option<&'a Connect<'a>>,
 }
 
 /// `coracle run`.
 pub(crate) fn run(global: &Global, args: &CreateArgs, detach: bool, keep: bool) -> Outcome {
+    run_image(global, args, detach, keep, &Image::default())
+}
+
+/// The same, with what an image adds.
+pub(crate) fn run_image(
+    global: &Global,
+    args: &CreateArgs,
+    detach: bool,
+    keep: bool,
+    image: &Image,
+) -> Outcome {
     // Blocked before the clone: a signal that comes early waits for the relay.
     let signals = if detach {
         None
@@ -28,10 +53,14 @@ pub(crate) fn run(global: &Global, args: &CreateArgs, detach: bool, keep: bool) 
                 .map_err(|e| format!("blocking signals: {e}"))?,
         )
     };
-    let (mut created, plan) = make(global, args, true, detach)?;
-    if let Err(failure) = created.start(&plan) {
+    let (mut created, plan) = make(global, args, true, detach, image)?;
+    let connected = match (image.network, &created.namespaces) {
+        (Some(connect), Some(namespaces)) => connect(namespaces),
+        _ => Ok(()),
+    };
+    if let Err(message) = connected.and_then(|()| created.start(&plan).map_err(|f| f.to_string())) {
         let _ = created.destroy(&plan.hooks.poststop);
-        return Err(failure.to_string());
+        return Err(message);
     }
     // Others may work on the container from here on.
     created.lock = None;
@@ -40,19 +69,25 @@ pub(crate) fn run(global: &Global, args: &CreateArgs, detach: bool, keep: bool) 
         relay::Workload { pidfd: &created.pidfd, pid: created.record.pid, master: created.master.as_ref() };
     let status = relay::wait(&workload, &signals).map_err(|f| f.to_string())?;
     if !keep {
-        lifecycle::delete(&created.entry, true, &|_| plan.hooks.clone()).map_err(|f| f.to_string())?;
+        match image.overlay {
+            Some(_) => crate::lifecycle::remove(global, &created.entry, true)?,
+            None => {
+                lifecycle::delete(&created.entry, true, &|_| plan.hooks.clone()).map_err(|f| f.to_string())?
+            }
+        }
     }
     Ok(status.code() as u8)
 }
 
 /// `coracle plan`.
 pub(crate) fn plan(global: &Global, directory: &Path) -> Outcome {
-    let bundle = bundle::read(directory)?;
-    let host = probe::host();
+    let bundle = bundle::read(directory, Path::new("config.json"))?;
+    let mut host = probe::host();
+    systemd(global, &mut host)?;
     let request = Request {
         id: "ID".into(),
         bundle: bundle.path.clone(),
-        rootless: global.rootless == "true",
+        rootless: global.rootless_cgroups(),
         ..Request::default()
     };
     let plan = coracle_plan::plan(&bundle.spec, &host, &request)
@@ -63,7 +98,58 @@ pub(crate) fn plan(global: &Global, directory: &Path) -> Outcome {
 }
 
 fn refused(bundle: &Bundle, what: &str) -> String {
-    format!("{}: {what}", bundle.path.join("config.json").display())
+    format!("{}: {what}", bundle.file.display())
+}
+
+/// What create, run and restore begin with: everything read, everything decided, nothing done.
+pub(crate) struct Prepared {
+    pub(crate) bundle: Bundle,
+    pub(crate) plan: Plan,
+    pub(crate) record: Record,
+    request: Request,
+    /// Under which the compiled seccomp program is kept.
+    key: Option<String>,
+    /// Who makes the control group, if systemd does.
+    pub(crate) systemd: Option<scope::Manager>,
+}
+
+impl Prepared {
+    /// What had to be left out.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.bundle.warnings.iter().chain(&self.plan.warnings).cloned().collect()
+    }
+}
+
+/// Reads and decides.
+pub(crate) fn prepare(
+    global: &Global,
+    args: &CreateArgs,
+    detached: bool,
+    image: &Image,
+) -> Result<Prepared, String> {
+    coracle_state::check_id(&args.id).map_err(|e| e.to_string())?;
+    seal::protect().map_err(|f| f.to_string())?;
+    let bundle = bundle::read(&args.bundle, &args.config)?;
+    bundle.check_rootfs()?;
+    let mut host = probe::host();
+    if global.no_cgroups() {
+        host.cgroup = CgroupMode::None;
+    }
+    let systemd = systemd(global, &mut host)?;
+    let root = global.state_root();
+    let mut request = request(global, args, &bundle, detached);
+    request.overlay = image.overlay.clone();
+    let profile = bundle.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let key = profile.map(coracle_plan::seccomp_key);
+    request.compiled = key.as_ref().and_then(|key| kept::get(&root, key));
+    let plan =
+        coracle_plan::plan(&bundle.spec, &host, &request).map_err(|r| refused(&bundle, &r.to_string()))?;
+    log::debug(global, || coracle_plan::show::show(&plan));
+    if let Some(filter) = plan.filter() {
+        log::debug(global, || format!("seccomp filter flags: {}", filter.flags));
+    }
+    let record = record(&bundle, &plan, &host, &args.id);
+    Ok(Prepared { bundle, plan, record, request, key, systemd })
 }
 
 fn make(
@@ -71,37 +157,25 @@ fn make(
     args: &CreateArgs,
     foreground: bool,
     detached: bool,
+    image: &Image,
 ) -> Result<(coracle_apply::Created, Plan), String> {
-    coracle_state::check_id(&args.id).map_err(|e| e.to_string())?;
-    if global.systemd_cgroup {
-        return Err(
-            "--systemd-cgroup: control groups through systemd are not built yet; leave the option out".into(),
-        );
-    }
-    seal::protect().map_err(|f| f.to_string())?;
-    let bundle = bundle::read(&args.bundle)?;
-    bundle.check_rootfs()?;
-    let host = probe::host();
+    let prepared = prepare(global, args, detached, image)?;
     let root = global.state_root();
-    let mut request = request(global, args, &bundle, detached);
-    let profile = bundle.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-    let key = profile.map(coracle_plan::seccomp_key);
-    request.compiled = key.as_ref().and_then(|key| kept::get(&root, key));
-    let plan =
-        coracle_plan::plan(&bundle.spec, &host, &request).map_err(|r| refused(&bundle, &r.to_string()))?;
-    let mut warnings = bundle.warnings.clone();
-    warnings.extend(plan.warnings.iter().cloned());
+    let mut warnings = prepared.warnings();
+    let Prepared { bundle, plan, record, request, key, systemd } = prepared;
     let how = How {
         root: &root,
         config: &bundle.bytes,
         pid_file: args.pid_file.as_deref(),
         foreground,
         preserve_fds: request.preserve_fds,
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        namespaces: image.network.is_some(),
     };
-    let created = coracle_apply::create(&plan, record(&bundle, &plan, &host, &args.id), &how, &mut warnings)
-        .map_err(|f| f.to_string())?;
-    if let (Some(key), None, Some(program)) = (&key, &request.compiled, plan.seccomp_program()) {
-        kept::put(&root, key, program);
+    let created =
+        coracle_apply::create(&plan, record, &how, systemd, &mut warnings).map_err(|f| f.to_string())?;
+    if let (Some(key), None, Some(filter)) = (&key, &request.compiled, plan.filter()) {
+        kept::put(&root, key, &filter.program);
     }
     log::warnings(global, &warnings);
     Ok((created, plan))
@@ -118,8 +192,23 @@ fn request(global: &Global, args: &CreateArgs, bundle: &Bundle, detached: bool) 
         foreground: !detached,
         detached,
         compiled: None,
-        rootless: global.rootless == "true",
+        overlay: None,
+        own_clocks: false,
+        rootless: global.rootless_cgroups(),
+        moved_into_cgroup: false,
     }
+}
+
+/// The systemd that is to make the control group, if one is: the caller's own, where the caller has no rights.
+fn systemd(global: &Global, host: &mut Host) -> Result<Option<scope::Manager>, String> {
+    if !global.systemd() || host.cgroup == CgroupMode::None {
+        return Ok(None);
+    }
+    let nested = || probe::in_user_namespace() && probe::outer_uid() != 0;
+    let user = global.rootless_cgroups() || global.rootless == "auto" && nested();
+    let (manager, facts) = scope::connect(user).map_err(|f| format!("--systemd-cgroup: {f}"))?;
+    host.systemd = Some(facts);
+    Ok(Some(manager))
 }
 
 /// Socket activation: descriptors that were passed to this very process. sd_listen_fds(3).
@@ -146,7 +235,9 @@ fn record(bundle: &Bundle, plan: &Plan, host: &Host, id: &str) -> Record {
         start_time: 0,
         cgroup: plan.cgroup.path.clone(),
         cgroup_v1: host.cgroup == CgroupMode::Legacy,
+        unit: plan.cgroup.unit.as_ref().map(|u| Unit { name: u.name.clone(), user: u.user }),
         shared_pids: !own_pids,
+        own_clocks: false,
         annotations: bundle
             .spec
             .annotations()

@@ -32,7 +32,7 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
     };
     let entry = entry(global, &args.id)?;
     let record = entry.record().map_err(|e| e.to_string())?;
-    let init = match lifecycle::status(&entry, &record) {
+    let init = match lifecycle::status(&entry, &record).map_err(|f| f.to_string())? {
         ("running" | "created", pid) => pid,
         ("paused", pid) if args.ignore_paused => pid,
         ("paused", _) => {
@@ -48,8 +48,14 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
     let request = request(args, &record);
     let plan = coracle_plan::exec(&process, &spec, &probe::host(), &request, init, record.cgroup.clone())
         .map_err(|r| r.to_string())?;
-    let running = exec::exec(&plan, &record, args.pid_file.as_deref(), request.preserve_fds)
-        .map_err(|f| format!("exec failed: {f}"))?;
+    log::debug(global, || coracle_plan::show::show(&plan));
+    let how = exec::ExecHow {
+        pid_file: args.pid_file.as_deref(),
+        preserve_fds: request.preserve_fds,
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        cgroup: &args.cgroup,
+    };
+    let running = exec::exec(&plan, &record, &how).map_err(|f| format!("exec failed: {f}"))?;
     let Some(signals) = signals else { return Ok(0) };
     let workload = Workload { pidfd: &running.pidfd, pid: running.pid, master: running.master.as_ref() };
     relay::wait(&workload, &signals).map(|s| s.code() as u8).map_err(|f| f.to_string())
@@ -63,6 +69,8 @@ fn request(args: &ExecArgs, record: &Record) -> Request {
         console_socket: args.console_socket.clone(),
         foreground: !args.detach,
         detached: args.detach,
+        moved_into_cgroup: record.unit.as_ref().is_some_and(|u| u.user),
+        own_clocks: record.own_clocks,
         ..Request::default()
     }
 }
@@ -71,7 +79,7 @@ fn request(args: &ExecArgs, record: &Record) -> Request {
 fn process(args: &ExecArgs, spec: &Spec) -> Result<Process, String> {
     if let Some(file) = &args.process {
         let bytes = std::fs::read(file).map_err(|e| format!("reading {file:?}: {e}"))?;
-        return serde_json::from_slice(&bytes).map_err(|e| format!("{}: {e}", file.display()));
+        return read(&bytes).map_err(|e| format!("{}: {e}", file.display()));
     }
     let mut process = spec.process().clone().ok_or("the container's configuration has no process")?;
     process.set_args(Some(args.command.clone()));
@@ -94,8 +102,21 @@ fn process(args: &ExecArgs, spec: &Spec) -> Result<Process, String> {
     if let Some(profile) = &args.apparmor {
         process.set_apparmor_profile(Some(profile.clone()));
     }
+    if let Some(label) = &args.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
     add_capabilities(&mut process, &args.cap)?;
     Ok(process)
+}
+
+/// A process as JSON. What `exec` need not be told, unlike config.json, is root's: the user and the directory.
+fn read(bytes: &[u8]) -> serde_json::Result<Process> {
+    let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
+        fields.entry("cwd").or_insert_with(|| "/".into());
+    }
+    serde_json::from_value(value)
 }
 
 /// `uid[:gid]`, numbers only: a name is never looked up, and nothing is read as 0 by mistake (CVE-2026-30892).

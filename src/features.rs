@@ -18,20 +18,20 @@ pub(crate) fn features() -> Outcome {
         "linux": {
             "namespaces": coracle_plan::namespace_kinds(),
             "capabilities": capabilities,
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": coracle_plan::seccomp_features(&coracle_sys::seccomp::flag_known),
             "apparmor": {"enabled": true},
             "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},
             "memoryPolicy": coracle_plan::memory_policy_features(),
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false},
         },
         "annotations": {
             "io.github.seccomp.libseccomp.version": coracle_plan::libseccomp_version(),
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     });
     crate::inspect::print(&format!("{}\n", serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?));
     Ok(0)

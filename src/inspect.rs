@@ -1,33 +1,48 @@
-//! state, list, ps: what there is, in the forms that engines parse.
+//! state, list: what there is, in the forms that engines parse.
 
 use crate::cli::{Global, Outcome};
 use crate::lifecycle::entry;
 use coracle_apply::lifecycle;
 use coracle_state::{Entry, Record};
-use serde_json::{Value, json};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// Prints to standard output; a reader that went away is no error.
 pub(crate) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn describe(entry: &Entry, record: &Record) -> Value {
-    let (status, pid) = lifecycle::status(entry, record);
-    let mut state = json!({
-        "ociVersion": record.oci_version,
-        "id": record.id,
-        "pid": pid,
-        "status": status,
-        "bundle": record.bundle,
-        "rootfs": record.rootfs,
-        "created": record.created,
-        "owner": "",
-    });
-    if !record.annotations.is_empty() {
-        state["annotations"] = json!(record.annotations);
-    }
-    state
+/// The state of runtime.md and what runc adds to it, in runc's order: some read it as text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    oci_version: String,
+    id: String,
+    pid: i32,
+    status: &'static str,
+    bundle: PathBuf,
+    rootfs: PathBuf,
+    created: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    owner: String,
+}
+
+fn describe(entry: &Entry, record: Record) -> Result<State, String> {
+    let (status, pid) = lifecycle::status(entry, &record).map_err(|f| f.to_string())?;
+    Ok(State {
+        oci_version: record.oci_version,
+        id: record.id,
+        pid,
+        status,
+        bundle: record.bundle,
+        rootfs: record.rootfs,
+        created: record.created,
+        annotations: record.annotations,
+        owner: String::new(),
+    })
 }
 
 /// `coracle state`.
@@ -39,7 +54,7 @@ pub(crate) fn state(global: &Global, id: &str) -> Outcome {
         Err(_) if entry.read("record.json").is_err() => unwritten(&entry),
         Err(e) => return Err(e.to_string()),
     };
-    print(&serde_json::to_string_pretty(&describe(&entry, &record)).map_err(|e| e.to_string())?);
+    print(&serde_json::to_string_pretty(&describe(&entry, record)?).map_err(|e| e.to_string())?);
     Ok(0)
 }
 
@@ -55,7 +70,9 @@ fn unwritten(entry: &Entry) -> Record {
         start_time: 0,
         cgroup: None,
         cgroup_v1: false,
+        unit: None,
         shared_pids: false,
+        own_clocks: false,
         annotations: Default::default(),
         owner: coracle_sys::creds::geteuid(),
     }
@@ -64,38 +81,34 @@ fn unwritten(entry: &Entry) -> Record {
 /// `coracle list`.
 pub(crate) fn list(global: &Global, as_json: bool, quiet: bool) -> Outcome {
     let root = global.state_root();
+    if global.root.is_some() && !root.exists() {
+        return Err(format!("opening the state directory {root:?}: no such file or directory"));
+    }
     let mut states = Vec::new();
     for id in coracle_state::ids(&root).map_err(|e| e.to_string())? {
         // One that vanishes meanwhile, or is damaged, does not keep the others from being listed.
         let Ok(entry) = Entry::open(&root, &id) else { continue };
         match entry.record() {
-            Ok(record) => states.push((describe(&entry, &record), record.owner)),
+            Ok(record) => {
+                let owner = user(record.owner);
+                match describe(&entry, record) {
+                    Ok(state) => states.push(State { owner, ..state }),
+                    Err(e) => crate::log::warnings(global, &[e]),
+                }
+            }
             Err(e) => crate::log::warnings(global, &[e.to_string()]),
         }
     }
-    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     if quiet {
-        states.iter().for_each(|(s, _)| print(&format!("{}\n", text(&s["id"]))));
+        states.iter().for_each(|s| print(&format!("{}\n", s.id)));
     } else if as_json {
-        let all: Vec<Value> = states
-            .into_iter()
-            .map(|(mut s, owner)| {
-                s["owner"] = json!(user(owner));
-                s
-            })
-            .collect();
-        print(&if all.is_empty() { "null\n".to_owned() } else { format!("{}\n", Value::from(all)) });
+        let all = Some(states).filter(|s| !s.is_empty());
+        print(&format!("{}\n", serde_json::to_string(&all).map_err(|e| e.to_string())?));
     } else {
         let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
-        rows.extend(states.iter().map(|(s, owner)| {
-            [
-                text(&s["id"]),
-                text(&s["pid"]),
-                text(&s["status"]),
-                text(&s["bundle"]),
-                text(&s["created"]),
-                user(*owner),
-            ]
+        rows.extend(states.into_iter().map(|s| {
+            let bundle = s.bundle.display().to_string();
+            [s.id, s.pid.to_string(), s.status.to_owned(), bundle, s.created, s.owner]
         }));
         print(&table(&rows));
     }
@@ -112,26 +125,11 @@ fn user(uid: u32) -> String {
     found.map_or_else(|| format!("#{uid}"), |f| f[0].to_owned())
 }
 
-fn table(rows: &[[String; 6]]) -> String {
+/// Columns as wide as their widest cells.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |i: usize| rows.iter().map(|r| r[i].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
+    let widths: Vec<usize> = (0..N).map(width).collect();
     let line =
-        |r: &[String; 6]| r.iter().zip(&widths).map(|(cell, w)| format!("{cell:<w$}   ")).collect::<String>();
+        |r: &[String; N]| r.iter().zip(&widths).map(|(cell, w)| format!("{cell:<w$}   ")).collect::<String>();
     rows.iter().map(|r| format!("{}\n", line(r).trim_end())).collect()
-}
-
-/// `coracle ps`.
-pub(crate) fn ps(global: &Global, id: &str, as_json: bool) -> Outcome {
-    let entry = entry(global, id)?;
-    let record = entry.record().map_err(|e| e.to_string())?;
-    let group = lifecycle::cgroup(&record)
-        .ok_or("the container has no control group of its own to list the processes of")?;
-    let pids = group.processes();
-    if as_json {
-        print(&format!("{}\n", json!(pids)));
-    } else {
-        print("PID\n");
-        pids.iter().for_each(|pid| print(&format!("{pid}\n")));
-    }
-    Ok(0)
 }

@@ -10,10 +10,15 @@ pub(crate) fn entry(global: &Global, id: &str) -> Result<Entry, String> {
     Entry::open(&global.state_root(), id).map_err(|e| e.to_string())
 }
 
-/// The hooks of the configuration that the container was created from.
-fn hooks(entry: &Entry) -> Hooks {
-    let spec = entry.read("config.json").ok().and_then(|bytes| coracle_plan::config::parse(&bytes).ok());
-    spec.map(|(spec, _)| coracle_plan::hooks_of(&spec)).unwrap_or_default()
+/// The configuration that the container was created from.
+fn spec(entry: &Entry) -> Option<coracle_plan::oci::Spec> {
+    let bytes = entry.read("config.json").ok()?;
+    coracle_plan::config::parse(&bytes).ok().map(|(spec, _)| spec)
+}
+
+/// Its hooks.
+pub(crate) fn hooks(entry: &Entry) -> Hooks {
+    spec(entry).map(|spec| coracle_plan::hooks_of(&spec)).unwrap_or_default()
 }
 
 /// `coracle start`.
@@ -28,11 +33,11 @@ pub(crate) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Outcom
     lifecycle::kill(&entry(global, id)?, number, all).map(|()| 0).map_err(|f| f.to_string())
 }
 
-/// A signal by number or name, with or without SIG, in any case.
+/// A signal by number or name, with or without SIG, in any case; 0 only asks whether it could be sent: kill(2).
 fn number(word: &str) -> Result<i32, String> {
     let unknown = || format!("{word:?} is not a signal; name one such as TERM, SIGKILL or 9");
     if let Ok(n) = word.parse::<i32>() {
-        return if (1..=64).contains(&n) { Ok(n) } else { Err(unknown()) };
+        return if (0..=64).contains(&n) { Ok(n) } else { Err(unknown()) };
     }
     let upper = word.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -50,12 +55,25 @@ pub(crate) fn delete(global: &Global, id: &str, force: bool) -> Outcome {
         Err(Error::Missing(_)) if force => return Ok(0),
         other => other.map_err(|e| e.to_string())?,
     };
-    match lifecycle::delete(&entry, force, &hooks) {
+    remove(global, &entry, force).map(|()| 0)
+}
+
+/// Removes a container; and, of one that was made from an image, its writable layer.
+pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<(), String> {
+    let place = std::cell::Cell::new(None);
+    let hooks = |entry: &Entry| {
+        let spec = spec(entry);
+        place.set(spec.as_ref().and_then(crate::image::place));
+        spec.map(|spec| coracle_plan::hooks_of(&spec)).unwrap_or_default()
+    };
+    let deleted = lifecycle::delete(entry, force, &hooks);
+    let made = place.take().map_or(Ok(()), |place| crate::image::forget(&place));
+    match deleted {
         Err(f) if f.origin.starts_with("hooks.") => {
             crate::log::warnings(global, &[f.to_string()]);
-            Ok(0)
+            made
         }
-        other => other.map(|()| 0).map_err(|f| f.to_string()),
+        other => other.map_err(|f| f.to_string()).and(made),
     }
 }
 

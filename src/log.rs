@@ -1,13 +1,17 @@
 //! What goes to --log and to standard error. An error goes to both: engines read one or the other.
 
+mod daemon;
+
 use crate::cli::Global;
 use crate::clock;
 use std::io::Write;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How much is said; the numbers are syslog's severities.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
-    Warning,
-    Error,
+    Error = 3,
+    Warning = 4,
+    Debug = 7,
 }
 
 /// Reports the error that ends the command.
@@ -15,31 +19,63 @@ pub(crate) fn error(global: &Global, message: &str) {
     report(global, Level::Error, message);
 }
 
-/// Reports what the user must know though the command goes on. A JSON log holds errors only: engines take any record in it
-/// for the reason of a failure.
+/// Reports what the user must know though the command goes on.
 pub(crate) fn warnings(global: &Global, list: &[String]) {
-    for text in list {
-        report(global, Level::Warning, text);
+    list.iter().for_each(|text| report(global, Level::Warning, text));
+}
+
+/// Reports each line, when --debug asks for more.
+pub(crate) fn debug(global: &Global, text: impl FnOnce() -> String) {
+    if wanted(global) >= Level::Debug {
+        text().lines().for_each(|line| report(global, Level::Debug, line.trim()));
+    }
+}
+
+/// How much is to be said. A JSON log holds errors only, unless more was asked for by name: engines take any record in it for
+/// the reason of a failure.
+fn wanted(global: &Global) -> Level {
+    match global.log_level.as_deref() {
+        _ if global.debug => Level::Debug,
+        Some("debug") => Level::Debug,
+        Some("error") => Level::Error,
+        None if global.json() && global.log.is_some() => Level::Error,
+        _ => Level::Warning,
     }
 }
 
 fn report(global: &Global, level: Level, message: &str) {
+    if level > wanted(global) {
+        return;
+    }
     let line = if global.json() { json(level, message) } else { text(level, message) };
-    let Some(path) = &global.log else {
+    let Some(log) = global.log.as_deref().filter(|log| !log.is_empty()) else {
         let _ = std::io::stderr().write_all(line.as_bytes());
         return;
     };
-    if level == Level::Error || !global.json() {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        let _ = file.and_then(|mut f| f.write_all(line.as_bytes()));
-    }
+    let written = match log.split_once(':') {
+        Some(("journald", name)) => daemon::journal(name, level as u8, message),
+        Some(("syslog", name)) => daemon::syslog(name, level as u8, message),
+        Some(("file", path)) => append(path, &line),
+        _ => append(log, &line),
+    };
     if level == Level::Error {
         let _ = std::io::stderr().write_all(format!("{message}\n").as_bytes());
+    } else if written.is_err() {
+        // The only place left to say it.
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }
 
+fn append(path: &str, line: &str) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
+}
+
 fn word(level: Level) -> &'static str {
-    if level == Level::Error { "error" } else { "warning" }
+    match level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+        Level::Debug => "debug",
+    }
 }
 
 fn json(level: Level, message: &str) -> String {

@@ -2,16 +2,21 @@
 //! The binary: words in, exit code out. One file a command; no policy and no syscalls here.
 
 mod bundle;
+mod checkpoint;
 mod cli;
 mod clock;
 mod create;
+mod events;
 mod exec;
 mod features;
 mod image;
 mod inspect;
 mod lifecycle;
 mod log;
+mod ps;
 mod spec;
+mod update;
+mod usage;
 
 use std::process::ExitCode;
 

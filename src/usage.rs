@@ -1,0 +1,118 @@
+//! How the command line is read: what is the same for all commands, and the words for what cannot be read, in the form
+//! that callers look for (engines probe for an option by its refusal).
+
+use crate::cli::{Cli, Global};
+use crate::log;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, CommandFactory, FromArgMatches};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// runc's layout: its name and purpose first.
+const HELP: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args}\n";
+
+/// What an unknown command ends with, as with runc.
+const UNKNOWN_COMMAND: u8 = 3;
+
+/// The name that this program was called by.
+pub(crate) fn name() -> String {
+    let path = std::env::args_os().next().map(std::path::PathBuf::from).unwrap_or_default();
+    path.file_name().map_or_else(|| "coracle".into(), |name| name.to_string_lossy().into_owned())
+}
+
+fn command() -> clap::Command {
+    let own = name();
+    let every = |c: clap::Command| c.help_template(HELP).args_override_self(true).mut_args(switch);
+    let named = |c: clap::Command| {
+        let whole = format!("{own} {}", c.get_name());
+        every(c).display_name(whole)
+    };
+    every(Cli::command()).display_name(&own).bin_name(&own).mut_subcommands(named)
+}
+
+/// A switch also takes `=true` and `=false`, as with Go's flag packages.
+fn switch(arg: clap::Arg) -> clap::Arg {
+    if !matches!(arg.get_action(), ArgAction::SetTrue) {
+        return arg;
+    }
+    let arg = arg.action(ArgAction::Set).value_parser(clap::value_parser!(bool)).value_name("BOOL");
+    let arg = arg.num_args(0..=1).require_equals(true).default_missing_value("true").default_value("false");
+    arg.hide_default_value(true).hide_possible_values(true)
+}
+
+/// Go's flag packages take a long option with one dash too; containerd passes one so, with `restore` alone.
+fn words() -> Vec<OsString> {
+    let words = from_image(std::env::args_os().collect());
+    if !words.iter().any(|w| w == "restore") {
+        return words;
+    }
+    words.into_iter().map(|w| if w == "-no-subreaper" { "--no-subreaper".into() } else { w }).collect()
+}
+
+/// `run --image` has options of its own: it is the command run-image.
+fn from_image(mut words: Vec<OsString>) -> Vec<OsString> {
+    const WITH_VALUE: [&str; 6] = ["--root", "--log", "--log-format", "--log-level", "--rootless", "--criu"];
+    let mut at = 1;
+    while words.get(at).is_some_and(|w| w.as_encoded_bytes().starts_with(b"-")) {
+        at += if WITH_VALUE.iter().any(|o| words[at] == *o) { 2 } else { 1 };
+    }
+    let names_image = |w: &OsString| w == "--image" || w.as_encoded_bytes().starts_with(b"--image=");
+    let own = words.iter().skip(at + 1).take_while(|w| *w != "--").any(names_image);
+    if own && words[at] == "run" {
+        words[at] = "run-image".into();
+    }
+    words
+}
+
+/// Reads the command line. Help, and what cannot be read, is printed, and ends the command.
+pub(crate) fn parse() -> Result<Cli, ExitCode> {
+    let words = words();
+    let matches = command().try_get_matches_from(&words);
+    matches.and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| refuse(&e, &words))
+}
+
+fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    log::error(&readable(words), &sentence(error));
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => ExitCode::from(UNKNOWN_COMMAND),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// The global options as far as they can be read: a log that was asked for must have the reason.
+fn readable(words: &[OsString]) -> Global {
+    let lenient = command().ignore_errors(true).mut_subcommands(|c| c.ignore_errors(true));
+    let matches = lenient.try_get_matches_from(words);
+    matches.and_then(|m| Global::from_arg_matches(&m)).unwrap_or_default()
+}
+
+fn sentence(error: &clap::Error) -> String {
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.split(' ').next().unwrap_or_default(),
+        _ => "",
+    };
+    match error.kind() {
+        ErrorKind::UnknownArgument => {
+            format!("flag provided but not defined: {}", word(ContextKind::InvalidArg))
+        }
+        ErrorKind::InvalidSubcommand => {
+            format!("No help topic for '{}'", word(ContextKind::InvalidSubcommand))
+        }
+        ErrorKind::InvalidValue if word(ContextKind::InvalidValue).is_empty() => {
+            format!("flag needs an argument: {}", word(ContextKind::InvalidArg))
+        }
+        _ => plain(&error.to_string()),
+    }
+}
+
+/// clap's own words on one line, without its "error: " and the hint to --help.
+fn plain(text: &str) -> String {
+    let lines =
+        text.lines().map(str::trim).take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more"));
+    let line = lines.filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
