@@ -5,14 +5,17 @@ pub(crate) mod bundle;
 pub(crate) mod container;
 pub(crate) mod context;
 pub(crate) mod host;
+pub(crate) mod image;
 pub(crate) mod look;
 pub(crate) mod rootfs;
+pub(crate) mod socket;
 pub(crate) mod test;
 pub(crate) mod trace;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use container::{Container, Output};
 pub(crate) use context::Ctx;
+pub(crate) use image::Layout;
 pub(crate) use test::{Need, Test, tests};
 
 /// A failed test's reason, or any error on the way, with the words around it.

@@ -3,22 +3,32 @@
 use crate::harness::Test;
 
 mod cgroup;
+mod cli;
 mod console;
 mod crash;
 mod creds;
+mod crowd;
 mod devices;
 mod errors;
+mod exec;
 mod hooks;
+mod idmap;
 mod ids;
+mod image;
 mod lifecycle;
 mod limits;
 mod masks;
+mod mount_options;
 mod mounts;
 mod namespaces;
+mod old_kernels;
+mod resources;
 mod rootless;
 mod seccomp;
+mod seccomp_agent;
 mod security;
 mod state;
+mod update;
 
 const TOPICS: &[(&str, &[Test])] = &[
     ("lifecycle", lifecycle::TESTS),
@@ -26,18 +36,28 @@ const TOPICS: &[(&str, &[Test])] = &[
     ("namespaces", namespaces::TESTS),
     ("ids", ids::TESTS),
     ("mounts", mounts::TESTS),
+    ("mount_options", mount_options::TESTS),
+    ("idmap", idmap::TESTS),
+    ("old_kernels", old_kernels::TESTS),
     ("devices", devices::TESTS),
     ("masks", masks::TESTS),
     ("cgroup", cgroup::TESTS),
+    ("update", update::TESTS),
+    ("resources", resources::TESTS),
     ("creds", creds::TESTS),
     ("limits", limits::TESTS),
     ("seccomp", seccomp::TESTS),
+    ("seccomp_agent", seccomp_agent::TESTS),
     ("hooks", hooks::TESTS),
     ("console", console::TESTS),
+    ("cli", cli::TESTS),
+    ("exec", exec::TESTS),
     ("errors", errors::TESTS),
     ("security", security::TESTS),
     ("crash", crash::TESTS),
+    ("crowd", crowd::TESTS),
     ("rootless", rootless::TESTS),
+    ("image", image::TESTS),
 ];
 
 /// Every test with its full name, topic/test.

@@ -23,6 +23,8 @@ pub(crate) struct Ctx {
     pub(crate) dir: PathBuf,
     /// What is wrong although the test function did not say so, such as a container that could not be deleted.
     pub(crate) complaints: RefCell<Vec<String>>,
+    /// A syscall that the kernel shall not have: the runtime is run under strace(1), which answers ENOSYS.
+    pub(crate) missing: Cell<Option<&'static str>>,
     store: PathBuf,
     prefix: String,
     count: Cell<u32>,
@@ -42,6 +44,7 @@ impl Ctx {
             host: Host::look(),
             dir,
             complaints: RefCell::default(),
+            missing: Cell::new(None),
             store: work.join("store"),
             prefix,
             count: Cell::new(0),
@@ -64,6 +67,11 @@ impl Ctx {
     fn next(&self) -> u32 {
         self.count.set(self.count.get() + 1);
         self.count.get()
+    }
+
+    /// Where the programs of the tests' root file system lie.
+    pub(crate) fn image_store(&self) -> PathBuf {
+        self.store.clone()
     }
 
     /// The `--root` that this test gives the runtime.
@@ -99,7 +107,10 @@ impl Ctx {
 
     /// The runtime with this test's `--root`, and words after it. Nothing on standard input.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.runtime);
+        let mut command = match self.missing.get() {
+            Some(name) => without(name, &self.runtime),
+            None => Command::new(&self.runtime),
+        };
         command.arg("--root").arg(self.state_root()).args(words).stdin(Stdio::null()).current_dir(&self.dir);
         command
     }
@@ -226,6 +237,15 @@ impl Ctx {
         check!(complaints.is_empty(), "{}", complaints.join("; "));
         Ok(())
     }
+}
+
+/// The program on a kernel without this syscall. With `-D` it is the tracer that is the grandchild: the command ends when
+/// the program does, and the container's init is traced on.
+fn without(syscall: &str, program: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={syscall}")]);
+    command.args(["-e", &format!("inject={syscall}:error=ENOSYS")]).arg(program);
+    command
 }
 
 /// The path as text; the tests make no other paths.

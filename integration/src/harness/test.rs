@@ -35,6 +35,8 @@ pub(crate) enum Need {
     Command(&'static str),
     /// The file or program exists on the machine.
     File(&'static str),
+    /// Whoever runs the tests may write to the file.
+    Writable(&'static str),
     /// The runtime under test is one of these: for promises that are nobody else's.
     Runtime(&'static str),
 }
@@ -58,6 +60,9 @@ impl Need {
             }
             Need::Command(name) => (ctx.has_command(name), format!("{} has no command {name}", ctx.kind)),
             Need::File(path) => (Host::has(path), format!("needs {path}")),
+            Need::Writable(path) => {
+                (std::fs::OpenOptions::new().write(true).open(path).is_ok(), format!("needs to write {path}"))
+            }
             Need::Runtime(name) => (ctx.kind == name, format!("a promise of {name} alone")),
         };
         (!there).then_some(reason)

@@ -29,7 +29,7 @@ tests! {
     a_limit_without_its_controller_is_refused [Need::CgroupV2];
     sub_cgroups_are_removed_with_it [Need::CgroupV2];
     kill_reaches_forks_of_forks;
-    a_systemd_scope_holds_the_container [Need::Runtime("runc crun"), Need::Systemd, Need::CgroupV2];
+    a_systemd_scope_holds_the_container [Need::Systemd, Need::CgroupV2];
 }
 
 fn an_absolute_path_is_where_it_says(ctx: &Ctx) -> Result {

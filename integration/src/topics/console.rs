@@ -3,16 +3,14 @@
 
 use std::{
     fs::File,
-    io::{IoSliceMut, Read, Write},
-    mem::MaybeUninit,
+    io::{Read, Write},
     os::{fd::OwnedFd, unix::net::UnixListener},
 };
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::json;
 
 use crate::harness::{
-    Bundle, Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+    Bundle, Container, Ctx, Need, Result, check, check_eq, context::path, look, socket::sent_to, tests,
 };
 
 tests! {
@@ -41,21 +39,9 @@ fn on_a_terminal<'a>(ctx: &'a Ctx, bundle: &mut Bundle) -> Result<(Container<'a>
 
 /// The one descriptor of the one message that comes.
 fn receive(listener: &UnixListener) -> Result<OwnedFd> {
-    listener.set_nonblocking(true)?;
-    let (connection, _) = until("the runtime connects to the console socket", || Ok(listener.accept().ok()))?;
-    connection.set_nonblocking(false)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut name = [0; 4096];
-    let message = recvmsg(&connection, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::empty())?;
+    let (message, mut got) = sent_to(listener)?;
     // conmon wants a payload of 1 to 4095 bytes and exactly one descriptor.
-    check!((1..4096).contains(&message.bytes), "the message has {} bytes", message.bytes);
-    let mut got: Vec<OwnedFd> = Vec::new();
-    for part in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = part {
-            got.extend(descriptors);
-        }
-    }
+    check!((1..4096).contains(&message.len()), "the message has {} bytes", message.len());
     check_eq!(got.len(), 1, "descriptors in the message");
     got.pop().ok_or_else(|| "no descriptor".into())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Ctx, Result, check, check_eq, look, tests};
+use crate::harness::{Bundle, Ctx, Need, Result, check, check_eq, context::path, look, tests};
 
 tests! {
     without_a_profile_there_is_no_filter;
@@ -12,6 +12,10 @@ tests! {
     a_kill_ends_the_process;
     arguments_are_compared;
     a_default_that_denies_is_in_force;
+    a_syscall_newer_than_the_profile_is_unknown known "crun": "it is denied";
+    a_hook_in_the_container_is_filtered_too known "crun": "before 1.16";
+    without_flags_speculation_is_the_kernels_choice [Need::Runtime("coracle")];
+    an_errno_for_an_action_without_one_is_refused known "runc": "it is ignored" known "crun": "it is ignored";
     it_works_without_no_new_privs;
     an_unknown_action_is_refused;
     an_unknown_operator_is_refused;
@@ -77,9 +81,9 @@ fn arguments_are_compared(ctx: &Ctx) -> Result {
     Ok(())
 }
 
-fn a_default_that_denies_is_in_force(ctx: &Ctx) -> Result {
-    // What the runtime itself and a static program need to get to the denied call.
-    let names = json!([
+/// What the runtime itself and a static program need to get to the denied call.
+fn needed() -> Value {
+    json!([
         "execve",
         "exit",
         "exit_group",
@@ -156,12 +160,66 @@ fn a_default_that_denies_is_in_force(ctx: &Ctx) -> Result {
         "umask",
         "uname",
         "lseek"
-    ]);
-    let rules = json!([{"names": names, "action": "SCMP_ACT_ALLOW"}]);
+    ])
+}
+
+fn a_default_that_denies_is_in_force(ctx: &Ctx) -> Result {
+    let rules = json!([{"names": needed(), "action": "SCMP_ACT_ALLOW"}]);
     let mut bundle = profiled(ctx, "SCMP_ACT_ERRNO", rules)?;
     bundle.set("/linux/seccomp/defaultErrnoRet", json!(88));
     check_eq!(ctx.stdout(&bundle)?, "88", "errno of mkdir, which the profile does not name");
     Ok(())
+}
+
+fn a_syscall_newer_than_the_profile_is_unknown(ctx: &Ctx) -> Result {
+    let newer = ["openat2", "close_range", "faccessat2"];
+    let mut names: Vec<Value> = needed().as_array().cloned().unwrap_or_default();
+    names.retain(|name| !newer.iter().any(|newer| name == newer));
+    names.push("clone".into());
+    let rules = json!([{"names": names, "action": "SCMP_ACT_ALLOW"}]);
+    let mut bundle = profiled(ctx, "SCMP_ACT_ERRNO", rules.clone())?;
+    bundle.args(&["/probe", "thread"]);
+    check_eq!(ctx.stdout(&bundle)?, "0", "errno of making a thread");
+    // With a call beyond it in the profile, clone3 is one that the profile denies.
+    let rules = json!([rules[0], {"names": ["faccessat2"], "action": "SCMP_ACT_ALLOW"}]);
+    let mut bundle = profiled(ctx, "SCMP_ACT_ERRNO", rules)?;
+    bundle.args(&["/probe", "thread"]);
+    check_eq!(ctx.stdout(&bundle)?, "1", "errno of making a thread (EPERM)");
+    Ok(())
+}
+
+fn a_hook_in_the_container_is_filtered_too(ctx: &Ctx) -> Result {
+    for no_new_privs in [true, false] {
+        let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77}]);
+        let mut bundle = profiled(ctx, "SCMP_ACT_ALLOW", rules)?;
+        bundle.set("/process/noNewPrivileges", json!(no_new_privs));
+        let script = "grep -q 'Seccomp:.2' /proc/self/status && ! mkdir /tmp/made";
+        bundle.set("/hooks/startContainer", json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]));
+        check_eq!(ctx.stdout(&bundle)?, "77", "errno of mkdir in the workload");
+    }
+    Ok(())
+}
+
+/// On kernels that still mitigate for whoever has a filter, the flag keeps the workload fast; the choice shows in `plan`.
+fn without_flags_speculation_is_the_kernels_choice(ctx: &Ctx) -> Result {
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]);
+    for (flags, shown) in
+        [(None, "0x4"), (Some(json!([])), "0x0"), (Some(json!(["SECCOMP_FILTER_FLAG_LOG"])), "0x2")]
+    {
+        let mut bundle = profiled(ctx, "SCMP_ACT_ALLOW", rules.clone())?;
+        if let Some(flags) = flags {
+            bundle.set("/linux/seccomp/flags", flags);
+        }
+        bundle.write()?;
+        let plan = ctx.call(&["plan", path(&bundle.dir)])?.succeeded("plan")?.stdout();
+        check!(plan.contains(&format!("flags {shown} ")), "{plan}");
+    }
+    Ok(())
+}
+
+fn an_errno_for_an_action_without_one_is_refused(ctx: &Ctx) -> Result {
+    let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_KILL", "errnoRet": 1}]);
+    ctx.refused(&profiled(ctx, "SCMP_ACT_ALLOW", rules)?, &["linux.seccomp.syscalls[0].errnoRet"]).map(drop)
 }
 
 fn it_works_without_no_new_privs(ctx: &Ctx) -> Result {

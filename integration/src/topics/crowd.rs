@@ -1,0 +1,55 @@
+//! Many containers at once: created, paused, updated, resumed and deleted in parallel batches. That nothing is left, the
+//! harness looks for after each test.
+
+use std::{fs::File, path::Path, process::Stdio};
+
+use serde_json::json;
+
+use crate::harness::{Container, Ctx, Need, Result, check, context::path, tests};
+
+tests! {
+    five_hundred_leave_nothing [Need::Controller("pids"), Need::Controller("memory")];
+}
+
+const BATCH: usize = 10;
+
+/// Runs a command for each container, all at the same time.
+fn each(ctx: &Ctx, all: &[Container], words: &dyn Fn(&str) -> Vec<String>) -> Result {
+    let spawn = |container: &Container| -> Result<_> {
+        let words = words(&container.id);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let log = ctx.dir.join(format!("{}.log", container.id));
+        let child = ctx.command(&words).stdout(Stdio::null()).stderr(File::create(&log)?).spawn()?;
+        Ok((child, log, words.join(" ")))
+    };
+    let children: Vec<_> = all.iter().map(spawn).collect::<Result<_>>()?;
+    for (mut child, log, words) in children {
+        let status = child.wait()?;
+        check!(status.success(), "{words}: {}", std::fs::read_to_string(log)?);
+    }
+    Ok(())
+}
+
+fn batch(ctx: &Ctx, bundle: &Path) -> Result {
+    let all: Vec<_> = (0..BATCH).map(|_| Container::named(ctx, ctx.id(), bundle)).collect();
+    each(ctx, &all, &|id| {
+        let words = ["run", "--detach", "--bundle", path(bundle), id];
+        words.into_iter().map(str::to_owned).collect()
+    })?;
+    for command in [&["pause"][..], &["update", "--pids-limit", "30"], &["resume"], &["delete", "--force"]] {
+        each(ctx, &all, &|id| [command, &[id]].concat().into_iter().map(str::to_owned).collect())?;
+    }
+    Ok(())
+}
+
+fn crowd(ctx: &Ctx, count: usize) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.remove("/linux/cgroupsPath");
+    bundle.set("/linux/resources/memory", json!({"limit": 64 << 20})).write()?;
+    (0..count / BATCH).try_for_each(|_| batch(ctx, &bundle.dir))
+}
+
+fn five_hundred_leave_nothing(ctx: &Ctx) -> Result {
+    // The emulated machine is some thirty times slower: there a fifth of them has to do.
+    crowd(ctx, if ctx.host.systemd { 100 } else { 500 })
+}

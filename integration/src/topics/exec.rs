@@ -1,0 +1,173 @@
+//! exec: another process in a running container, from process.json or from flags; and what its caller gets.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Container, Ctx, Need, Output, Result, check, check_eq, context::path, look, tests};
+
+tests! {
+    the_exit_status_is_the_programs;
+    a_failure_of_the_runtime_is_255 known "crun": "is 1";
+    a_process_file_may_leave_user_and_cwd_out [Need::Runtime("coracle")];
+    the_file_alone_says_the_environment;
+    flags_change_what_config_json_says known "crun": "has no additional-gids";
+    a_program_that_is_missing_is_named_as_engines_expect;
+    a_terminal_is_relayed_line_by_line [Need::Runtime("coracle")];
+    a_detached_process_is_known_by_its_pid_file;
+    rlimits_of_the_file_hold known "runc": "before 1.1.13 built with a newer Go the soft limit is raised";
+    the_io_priority_of_the_file_holds known "runc": "before 1.2 not" known "crun": "1.8 has none";
+    capabilities_of_flags_reach_no_inheritable_set;
+    preserved_descriptors_stand_from_3_on;
+}
+
+/// `exec` with these words after the id.
+fn exec(ctx: &Ctx, container: &Container, flags: &[&str], program: &[&str]) -> Result<Output> {
+    let mut words = vec!["exec"];
+    words.extend(flags);
+    words.push(&container.id);
+    words.extend(program);
+    ctx.call(&words)
+}
+
+/// `exec` of a process that is written to a file.
+fn exec_file(ctx: &Ctx, container: &Container, process: &Value) -> Result<Output> {
+    let file = ctx.dir.join("process.json");
+    fs::write(&file, process.to_string())?;
+    exec(ctx, container, &["--process", path(&file)], &[])
+}
+
+fn the_exit_status_is_the_programs(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    for code in [0, 1, 126, 127, 255] {
+        let got = exec(ctx, &container, &[], &["/probe", "exit", &code.to_string()])?.code;
+        check_eq!(got, code, "exit status");
+    }
+    let killed = exec(ctx, &container, &[], &["/bin/sh", "-c", "kill -KILL $$"])?.code;
+    check_eq!(killed, 137, "exit status after SIGKILL");
+    Ok(())
+}
+
+fn a_failure_of_the_runtime_is_255(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    check_eq!(exec(ctx, &container, &[], &["/nowhere"])?.code, 255, "exit status");
+    Ok(())
+}
+
+fn a_process_file_may_leave_user_and_cwd_out(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let process = json!({"args": ["/bin/sh", "-c", "id -u; pwd"]});
+    let output = exec_file(ctx, &container, &process)?.succeeded("exec")?;
+    check_eq!(output.stdout(), "0\n/\n", "user and directory");
+    Ok(())
+}
+
+fn the_file_alone_says_the_environment(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.push("/process/env", json!("FROM=config"));
+    let container = ctx.started(&bundle)?;
+    let process = json!({"args": ["/bin/sh", "-c", "echo \"[$FROM][$A][$HOME]\""], "cwd": "/", "user": {"uid": 0, "gid": 0},
+        "env": ["A=1", "PATH=/bin", "A=2", "HOME="]});
+    let output = exec_file(ctx, &container, &process)?.succeeded("exec")?;
+    // The last value of a name counts; HOME is never empty.
+    let text = output.stdout();
+    check!(text.starts_with("[][2][/"), "environment: {text}");
+    Ok(())
+}
+
+fn flags_change_what_config_json_says(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let flags = ["--env", "A=1", "--cwd", "/tmp", "--user", "1000:1001", "-g", "5", "-g", "6"];
+    let script = "echo $A $(pwd) $(id -u) $(id -g) $(id -G)";
+    let output = exec(ctx, &container, &flags, &["/bin/sh", "-c", script])?.succeeded("exec")?;
+    check_eq!(output.stdout(), "1 /tmp 1000 1001 1001 5 6\n", "what the flags say");
+    Ok(())
+}
+
+fn a_program_that_is_missing_is_named_as_engines_expect(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let message = exec(ctx, &container, &[], &["nowhere"])?.stderr();
+    check!(
+        message.contains("executable file") && message.contains("not found in $PATH"),
+        "message: {message}"
+    );
+    let message = exec(ctx, &container, &[], &["/nowhere"])?.stderr();
+    check!(message.to_lowercase().contains("no such file or directory"), "message: {message}");
+    Ok(())
+}
+
+/// Neither --detach nor --console-socket: the runtime makes the terminal and relays it, as CRI-O and BuildKit want.
+fn a_terminal_is_relayed_line_by_line(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let output = exec(ctx, &container, &["--tty"], &["/bin/sh", "-c", "tty; echo two"])?;
+    check_eq!(output.succeeded("exec --tty")?.stdout(), "/dev/pts/0\ntwo\n", "output");
+    Ok(())
+}
+
+fn a_detached_process_is_known_by_its_pid_file(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let file = ctx.dir.join("exec.pid");
+    exec(ctx, &container, &["--detach", "--pid-file", path(&file)], &["/probe", "wait"])?
+        .succeeded("exec")?;
+    let pid: u32 = fs::read_to_string(&file)?.parse()?;
+    check_eq!(look::namespace(pid, "pid")?, look::namespace(container.pid, "pid")?, "pid namespace");
+    check_eq!(look::status(pid, "PPid")?, std::process::id().to_string(), "parent");
+    look::kill_and_reap(pid);
+    Ok(())
+}
+
+fn rlimits_of_the_file_hold(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let process = json!({"args": ["/bin/sh", "-c", "ulimit -n"], "cwd": "/", "user": {"uid": 0, "gid": 0},
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}]});
+    check_eq!(exec_file(ctx, &container, &process)?.succeeded("exec")?.stdout(), "77\n", "open files");
+    Ok(())
+}
+
+fn the_io_priority_of_the_file_holds(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let file = ctx.dir.join("process.json");
+    let process = json!({"args": ["/probe", "wait"], "cwd": "/", "user": {"uid": 0, "gid": 0},
+        "ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 0}});
+    fs::write(&file, process.to_string())?;
+    let pid_file = ctx.dir.join("exec.pid");
+    let flags = ["--detach", "--pid-file", path(&pid_file), "--process", path(&file)];
+    exec(ctx, &container, &flags, &[])?.succeeded("exec")?;
+    let pid: u32 = fs::read_to_string(&pid_file)?.parse()?;
+    let told = std::process::Command::new("ionice").args(["-p", &pid.to_string()]).output()?;
+    look::kill_and_reap(pid);
+    check!(String::from_utf8_lossy(&told.stdout).starts_with("idle"), "ionice: {told:?}");
+    Ok(())
+}
+
+fn capabilities_of_flags_reach_no_inheritable_set(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let script = "grep -E '^Cap(Inh|Eff)' /proc/self/status | tr -d '\\n'";
+    let output = exec(ctx, &container, &["--cap", "CAP_SYS_PTRACE"], &["/bin/sh", "-c", script])?;
+    let text = output.succeeded("exec")?.stdout();
+    let set = |name: &str| -> Option<u64> {
+        let hex = text.split("Cap").find_map(|part| part.strip_prefix(name))?;
+        u64::from_str_radix(hex.trim_start_matches(':').trim(), 16).ok()
+    };
+    check_eq!(set("Inh"), Some(0), "inheritable set ({text})");
+    check!(set("Eff").is_some_and(|bits| bits >> 19 & 1 == 1), "effective set ({text})");
+    Ok(())
+}
+
+fn preserved_descriptors_stand_from_3_on(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    fs::write(ctx.dir.join("given"), "given")?;
+    let script = format!(
+        "exec 3<{given}; exec {runtime} --root {root} exec --preserve-fds 1 {id} /bin/sh -c 'cat <&3; ls /proc/self/fd | wc -l'",
+        given = ctx.dir.join("given").display(),
+        runtime = ctx.runtime.display(),
+        root = ctx.state_root().display(),
+        id = container.id
+    );
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", &script]).stdin(std::process::Stdio::null());
+    let output = ctx.finish(command)?.succeeded("exec")?;
+    // 0, 1, 2, 3 and the directory that ls reads.
+    check_eq!(output.stdout(), "given5\n", "descriptors");
+    Ok(())
+}

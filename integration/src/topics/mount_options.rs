@@ -1,0 +1,201 @@
+//! Options of mounts beyond the common ones: what changes a mount that stands, links as sources and targets, what a
+//! read-only mount is filled with before (config.md, "Linux mount options"; mount(8); crun(1)).
+
+use std::{fs, os::unix::fs::symlink};
+
+use crate::harness::{Bundle, Ctx, Result, check, check_eq, context::path, look, tests};
+
+tests! {
+    a_read_only_dev_still_gets_its_devices;
+    a_read_only_tmpfs_holds_later_mounts;
+    tmpcopyup_works_on_a_read_only_tmpfs known "runc": "1.1 writes through to the rootfs" known "crun": "the copy is refused";
+    remount_changes_the_mount_that_stands;
+    remount_of_nothing_is_refused known "crun": "the root is remounted";
+    a_bind_can_be_remounted known "crun": "the source is mounted once more";
+    options_of_a_superblock_are_taken;
+    a_source_in_the_rootfs_is_the_containers known "crun": "a destination is never a path of the host";
+    links_of_a_source_in_the_rootfs_stay_within known "runc": "the source is the host's" known "crun": "the source is the host's";
+    a_link_is_copied known "runc": "the option is crun's" known "crun": "not before 1.4.5";
+    a_link_is_the_source known "runc": "the option is crun's";
+    a_link_is_the_target known "runc": "the option is crun's" known "crun": "not before 1.9";
+    long_options_are_no_trouble known "crun": "an overlay of many layers needs a page";
+    an_overlay_shows_both_layers;
+}
+
+fn a_read_only_dev_still_gets_its_devices(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    if let Some(mounts) = bundle.spec["mounts"].as_array_mut() {
+        let dev = mounts.iter_mut().find(|mount| mount["destination"] == "/dev");
+        let options = dev.and_then(|mount| mount["options"].as_array_mut()).ok_or("the spec has no /dev")?;
+        options.push("ro".into());
+    }
+    let container = ctx.started(&bundle)?;
+    check!(look::mount_at(container.pid, "/dev")?.has("ro"), "/dev is not read-only");
+    check!(!look::mount_at(container.pid, "/dev/shm")?.has("ro"), "/dev/shm is read-only too");
+    check!(fs::metadata(format!("/proc/{}/root/dev/null", container.pid)).is_ok(), "/dev/null is missing");
+    Ok(())
+}
+
+fn a_read_only_tmpfs_holds_later_mounts(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "mkdir", "/tmp/new"]);
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &["ro"]).mount("tmpfs", "tmpfs", "/tmp/a/b", &[]);
+    check_eq!(ctx.stdout(&bundle)?, "30", "errno of mkdir (EROFS)");
+    bundle.args(&["/probe", "mkdir", "/tmp/a/b/new"]);
+    check_eq!(ctx.stdout(&bundle)?, "0", "errno of mkdir in the mount within");
+    Ok(())
+}
+
+fn tmpcopyup_works_on_a_read_only_tmpfs(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("cat /var/there; ! touch /var/more 2>/dev/null")?;
+    fs::write(bundle.rootfs().join("var/there"), "copied")?;
+    bundle.mount("tmpfs", "tmpfs", "/var", &["ro", "tmpcopyup"]);
+    check_eq!(ctx.stdout(&bundle)?, "copied", "the file from below the tmpfs");
+    Ok(())
+}
+
+fn remount_changes_the_mount_that_stands(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &["size=1m"]);
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &["remount", "nosuid", "size=2m"]);
+    let container = ctx.started(&bundle)?;
+    let mounts = look::mounts(container.pid)?;
+    let there: Vec<_> = mounts.iter().filter(|mount| mount.point == "/tmp").collect();
+    check_eq!(there.len(), 1, "mounts at /tmp");
+    check!(there[0].has("nosuid") && there[0].super_has("size=2048k"), "{:?}", there[0]);
+    Ok(())
+}
+
+fn remount_of_nothing_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("tmpfs", "tmpfs", "/var", &["remount", "size=2m"]);
+    ctx.refused(&bundle, &["var"]).map(drop)
+}
+
+fn a_bind_can_be_remounted(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &[]).mount("none", "/tmp", "/tmp", &["bind", "remount", "ro"]);
+    let container = ctx.started(&bundle)?;
+    let mounts = look::mounts(container.pid)?;
+    let there: Vec<_> = mounts.iter().filter(|mount| mount.point == "/tmp").collect();
+    check!(there.len() == 1 && there[0].has("ro"), "{there:?}");
+    Ok(())
+}
+
+fn options_of_a_superblock_are_taken(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let words = [
+        "defaults",
+        "sync",
+        "dirsync",
+        "lazytime",
+        "iversion",
+        "silent",
+        "loud",
+        "noiversion",
+        "async",
+        "sync",
+    ];
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &words);
+    let container = ctx.started(&bundle)?;
+    let mount = look::mount_at(container.pid, "/tmp")?;
+    check!(mount.super_has("sync") && mount.super_has("dirsync") && mount.super_has("lazytime"), "{mount:?}");
+    Ok(())
+}
+
+/// Source and destination are written as paths of the host through the rootfs, as old engines did.
+fn a_source_in_the_rootfs_is_the_containers(ctx: &Ctx) -> Result {
+    for user_namespace in [false, true] {
+        let mut bundle = ctx.shell("cat /tmp/file")?;
+        if user_namespace {
+            bundle.user_namespace(100_000, 65536)?;
+        }
+        let volume = ctx.dir.join("volume");
+        fs::create_dir_all(&volume)?;
+        fs::write(volume.join("file"), "mounted before")?;
+        bundle.mount("bind", path(&volume), "/var", &["bind"]);
+        let (from, to) = (bundle.rootfs().join("var"), bundle.rootfs().join("tmp"));
+        bundle.mount("bind", path(&from), path(&to), &["bind"]);
+        check_eq!(ctx.stdout(&bundle)?, "mounted before", "the file (user namespace {user_namespace})");
+    }
+    Ok(())
+}
+
+fn links_of_a_source_in_the_rootfs_stay_within(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("cat /tmp/passwd")?;
+    fs::create_dir(bundle.rootfs().join("var/etc"))?;
+    fs::write(bundle.rootfs().join("etc/passwd"), "the container's")?;
+    symlink("/etc", bundle.rootfs().join("var/trap"))?;
+    let source = bundle.rootfs().join("var/trap");
+    bundle.mount("bind", path(&source), "/tmp", &["bind"]);
+    check_eq!(ctx.stdout(&bundle)?, "the container's", "the file");
+    Ok(())
+}
+
+/// A bundle with a link on the host, and what it leads to.
+fn with_link(ctx: &Ctx, script: &str, to: &str, options: &[&str]) -> Result<Bundle> {
+    let (target, link) = (ctx.dir.join("target"), ctx.dir.join("link"));
+    fs::write(&target, "what the link leads to")?;
+    let _ = symlink("target", &link);
+    let mut bundle = ctx.shell(script)?;
+    bundle.mount("bind", path(&link), to, options);
+    Ok(bundle)
+}
+
+fn a_link_is_copied(ctx: &Ctx) -> Result {
+    let bundle = with_link(ctx, "readlink /var/copy", "/var/copy", &["bind", "copy-symlink"])?;
+    check_eq!(ctx.stdout(&bundle)?, "target", "the link within");
+    let bundle = with_link(ctx, "true", "/etc/passwd", &["bind", "copy-symlink"])?;
+    ctx.refused(&bundle, &["etc/passwd"]).map(drop)
+}
+
+fn a_link_is_the_source(ctx: &Ctx) -> Result {
+    let bundle = with_link(ctx, "cat /var/there", "/var/there", &["bind"])?;
+    check_eq!(ctx.stdout(&bundle)?, "what the link leads to", "through the link");
+    let bundle = with_link(ctx, "readlink /var/there", "/var/there", &["bind", "src-nofollow"])?;
+    check_eq!(ctx.stdout(&bundle)?, "target", "the link itself");
+    Ok(())
+}
+
+fn a_link_is_the_target(ctx: &Ctx) -> Result {
+    let options = ["bind", "src-nofollow", "dest-nofollow"];
+    let bundle = with_link(ctx, "readlink /var/here; cat /var/other", "/var/here", &options)?;
+    symlink("other", bundle.rootfs().join("var/here"))?;
+    fs::write(bundle.rootfs().join("var/other"), "untouched")?;
+    check_eq!(ctx.stdout(&bundle)?, "target\nuntouched", "the link, and what it led to before");
+    Ok(())
+}
+
+/// Directories for an overlay: as many lower ones as asked for, each with a file of its own.
+fn overlay(ctx: &Ctx, lower: usize) -> Result<String> {
+    let base = ctx.dir.join("layers-of-an-overlay-with-a-long-name");
+    for name in ["upper", "work"] {
+        fs::create_dir_all(base.join(name))?;
+    }
+    let mut layers = Vec::new();
+    for number in 0..lower {
+        let layer = base.join(format!("lower{number}"));
+        fs::create_dir_all(&layer)?;
+        fs::write(layer.join(format!("file{number}")), "")?;
+        layers.push(path(&layer).to_owned());
+    }
+    Ok(format!("{}:", path(&base)) + &layers.join(":"))
+}
+
+fn an_overlay_shows_both_layers(ctx: &Ctx) -> Result {
+    overlaid(ctx, 2)
+}
+
+fn long_options_are_no_trouble(ctx: &Ctx) -> Result {
+    overlaid(ctx, 12)
+}
+
+fn overlaid(ctx: &Ctx, count: usize) -> Result {
+    let all = overlay(ctx, count)?;
+    let (base, lower) = all.split_once(':').ok_or("no layers")?;
+    // The upper layer must not lie on an overlay itself: a tmpfs serves on any machine.
+    let mut bundle = ctx.shell("ls /var | wc -l")?;
+    bundle.mount("overlay", "overlay", "/var", &[&format!("lowerdir={lower}"), "ro"]);
+    check_eq!(ctx.stdout(&bundle)?, count.to_string(), "files of all layers below {base}");
+    Ok(())
+}

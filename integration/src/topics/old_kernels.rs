@@ -1,0 +1,108 @@
+//! Kernels before Linux 5.12, which have no mount_setattr(2): what a container gets is the same, or it is refused. Both are
+//! made on this machine, once with the syscall and once without.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::harness::{
+    Bundle, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+};
+
+const STRACE: Need = Need::File("/usr/bin/strace");
+
+tests! {
+    mounts_are_the_same_without_mount_setattr [STRACE, Need::Runtime("coracle")];
+    and_in_a_user_namespace [STRACE, Need::Runtime("coracle")];
+    nothing_reaches_the_host [STRACE, Need::Runtime("coracle")];
+    what_takes_the_syscall_is_refused [STRACE, Need::Runtime("coracle")];
+}
+
+/// A bundle that asks for all that the syscall is used for.
+fn demanding(ctx: &Ctx) -> Result<Bundle> {
+    let volume = ctx.dir.join("volume");
+    fs::create_dir_all(&volume)?;
+    fs::write(volume.join("file"), "")?;
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("bind", path(&volume), "/tmp", &["bind", "ro", "nosuid", "noexec", "noatime", "private"]);
+    bundle.mount("bind", path(&volume.join("file")), "/var/one", &["bind", "ro", "nodev"]);
+    bundle.mount("bind", path(&volume), "/var/two", &["rbind", "rro", "strictatime", "rshared"]);
+    bundle.mount("tmpfs", "tmpfs", "/var/three", &["ro", "nodiratime", "unbindable"]);
+    bundle.push("/linux/readonlyPaths", json!("/etc/passwd"));
+    Ok(bundle)
+}
+
+/// Every mount of the container: where, what, its options and how it propagates.
+fn seen(ctx: &Ctx, bundle: &Bundle) -> Result<Vec<String>> {
+    let container = ctx.started(bundle)?;
+    let mounts = look::mounts(container.pid)?;
+    let line = |mount: &look::Mount| {
+        let tags: Vec<&str> = mount.tags.iter().map(|tag| tag.split(':').next().unwrap_or("")).collect();
+        format!("{} {} {} {}", mount.point, mount.kind, mount.options.join(","), tags.join(","))
+    };
+    let lines = mounts.iter().map(line).collect();
+    drop(container);
+    tracers_end()?;
+    Ok(lines)
+}
+
+/// A tracer ends when the last process that it traced has.
+fn tracers_end() -> Result {
+    until("strace ends", || {
+        let left = look::descendants(std::process::id());
+        Ok((!left.iter().any(|pid| look::command_line(*pid).contains("strace"))).then_some(()))
+    })
+}
+
+fn same(ctx: &Ctx, bundle: &Bundle) -> Result {
+    let with = seen(ctx, bundle)?;
+    ctx.missing.set(Some("mount_setattr"));
+    let without = seen(ctx, bundle)?;
+    ctx.missing.set(None);
+    check!(with.iter().any(|line| line.starts_with("/etc/passwd ")), "no read-only path: {with:?}");
+    check_eq!(without.join("\n"), with.join("\n"), "mounts without mount_setattr, and with it");
+    Ok(())
+}
+
+fn mounts_are_the_same_without_mount_setattr(ctx: &Ctx) -> Result {
+    let mut bundle = demanding(ctx)?;
+    same(ctx, &bundle)?;
+    for word in ["private", "shared", "unbindable"] {
+        bundle.set("/linux/rootfsPropagation", json!(word));
+        same(ctx, &bundle)?;
+    }
+    Ok(())
+}
+
+fn and_in_a_user_namespace(ctx: &Ctx) -> Result {
+    let mut bundle = demanding(ctx)?;
+    bundle.user_namespace(100_000, 65536)?;
+    same(ctx, &bundle)
+}
+
+fn nothing_reaches_the_host(ctx: &Ctx) -> Result {
+    let before = look::proc(std::process::id(), "mountinfo")?;
+    ctx.missing.set(Some("mount_setattr"));
+    let mut bundle = demanding(ctx)?;
+    bundle.user_namespace(100_000, 65536)?;
+    bundle.mount("tmpfs", "tmpfs", "/tmp/below", &[]);
+    fs::create_dir_all(ctx.dir.join("volume/below"))?;
+    seen(ctx, &bundle)?;
+    ctx.missing.set(None);
+    check_eq!(look::proc(std::process::id(), "mountinfo")?, before, "mounts of the host");
+    Ok(())
+}
+
+fn what_takes_the_syscall_is_refused(ctx: &Ctx) -> Result {
+    ctx.missing.set(Some("mount_setattr"));
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("bind", "/dev", "/var", &["rbind", "rro"]);
+    ctx.refused(&bundle, &["mount_setattr", "5.12", "mounts[7]"])?;
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("bind", path(&ctx.dir), "/var", &["bind", "idmap"]);
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+    bundle.set("/mounts/7/uidMappings", map.clone()).set("/mounts/7/gidMappings", map);
+    ctx.refused(&bundle, &["mount_setattr", "5.12", "mounts[7]"])?;
+    ctx.missing.set(None);
+    tracers_end()
+}
