@@ -3,8 +3,10 @@
 //! pasta is a program of its own (Debian package passt): it needs no privilege, and carries the container's connections
 //! over the host's sockets.
 
+use coracle_sys::libc::{CLONE_NEWNET, CLONE_NEWUSER};
+use coracle_sys::{Errno, creds, namespace, process, socket};
 use serde_json::{Value, json};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -48,29 +50,80 @@ pub(super) fn files(bundle: &Path, host: &str, outside: bool) -> Result<Vec<Valu
 }
 
 /// Connects a network namespace, given its user namespace too; returns when it is connected.
-pub(super) fn start([user, net]: &[OwnedFd; 2], bundle: &Path) -> Result<(), String> {
-    // pasta finds them at its own descriptors.
-    let inherit =
-        |on: bool| [user, net].iter().try_for_each(|fd| coracle_sys::fs::set_cloexec(fd.as_fd(), !on));
-    inherit(true).map_err(|e| format!("passing namespaces to pasta: {e}"))?;
-    let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+pub(super) fn start(namespaces: &[OwnedFd; 2], bundle: &Path) -> Result<(), String> {
+    let guide =
+        Guide::new(namespaces).map_err(|e| format!("showing the container's namespaces to pasta: {e}"))?;
     let mut command = Command::new(find()?);
     command.args(["--config-net", "--quiet", "--dns-forward", DNS]);
     // No port of the host is opened, and none of the container's is reached from it.
     command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
     command.arg("--pid").arg(bundle.join(PID_FILE));
-    command.arg("--netns").arg(path(net));
-    if coracle_sys::creds::geteuid() == 0 {
+    // It ends with the container, not with the guide.
+    command.arg("--no-netns-quit").arg("--netns").arg(guide.namespace("net"));
+    if creds::geteuid() == 0 {
         command.args(["--netns-only", "--runas", "0"]);
     } else {
-        command.arg("--userns").arg(path(user));
+        command.arg("--userns").arg(guide.namespace("user"));
     }
-    let output = command.stdin(Stdio::null()).output();
-    let _ = inherit(false);
-    let output = output.map_err(|e| format!("running pasta: {e}"))?;
+    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("running pasta: {e}"))?;
     match output.status.success() {
         true => Ok(()),
         false => Err(format!("pasta: {}", String::from_utf8_lossy(&output.stderr).trim().escape_debug())),
+    }
+}
+
+/// A process within the container's namespaces by which pasta finds them, as long as it is kept: pasta takes paths only,
+/// has closed inherited descriptors since 2024, and may not look into an init that cannot be traced.
+struct Guide {
+    pid: i32,
+    line: Option<OwnedFd>,
+}
+
+impl Guide {
+    fn new([user, net]: &[OwnedFd; 2]) -> coracle_sys::Result<Self> {
+        let (ours, its) = socket::seqpacket_pair()?;
+        match process::clone3(&process::CloneArgs { flags: 0, cgroup: None, sibling: false })? {
+            process::Cloned::Parent(pid, _) => {
+                drop(its);
+                let guide = Self { pid, line: Some(ours) };
+                let line = guide.line.as_ref().map_or(Err(Errno::EBADF), |line| Ok(line.as_fd()))?;
+                let mut word = [0; 4];
+                match socket::recv(line, &mut word)? {
+                    4 if word == [0; 4] => Ok(guide),
+                    4 => Err(Errno::from_raw(i32::from_ne_bytes(word))),
+                    _ => Err(Errno::ECHILD),
+                }
+            }
+            process::Cloned::Child => {
+                drop(ours);
+                // Only a user's pasta enters the user namespace; to enter it changes who may look into a process.
+                let enter = || {
+                    if creds::geteuid() != 0 {
+                        namespace::setns(user.as_fd(), CLONE_NEWUSER)?;
+                    }
+                    namespace::setns(net.as_fd(), CLONE_NEWNET)?;
+                    // Nobody may look into a process that has more capabilities than he, and pasta gives up its own.
+                    creds::capset(&creds::CapSets::default())?;
+                    process::set_dumpable(true)
+                };
+                let word = enter().err().map_or(0, |errno| errno as i32);
+                let _ = socket::send(its.as_fd(), &word.to_ne_bytes());
+                let _ = socket::recv(its.as_fd(), &mut [0; 1]);
+                process::exit_now(0)
+            }
+        }
+    }
+
+    fn namespace(&self, kind: &str) -> String {
+        format!("/proc/{}/ns/{kind}", self.pid)
+    }
+}
+
+impl Drop for Guide {
+    fn drop(&mut self) {
+        // The end of the line ends it.
+        self.line = None;
+        let _ = process::wait(self.pid, 0);
     }
 }
 

@@ -190,7 +190,11 @@ fn exec_joins_a_group_below(ctx: &Ctx) -> Result {
     let words = ["exec", "--cgroup", "below", &container.id, "/bin/cat", "/proc/self/cgroup"];
     let groups = ctx.call(&words)?.succeeded("exec")?.stdout();
     // A hybrid host has lines for v1's hierarchies besides.
-    check_eq!(groups.lines().find(|line| line.starts_with("0::")), Some("0::/below"), "the group, of {groups}");
+    check_eq!(
+        groups.lines().find(|line| line.starts_with("0::")),
+        Some("0::/below"),
+        "the group, of {groups}"
+    );
     for wrong in ["none", "../below"] {
         let output = ctx.call(&["exec", "--cgroup", wrong, &container.id, "/bin/true"])?;
         check!(output.code != 0, "exec joined the group {wrong}");
