@@ -6,7 +6,7 @@ use crate::log;
 use coracle_apply::relay::{self, Workload};
 use coracle_apply::{exec, lifecycle, probe, seal};
 use coracle_plan::inputs::Request;
-use coracle_plan::oci::{Process, Spec, User};
+use coracle_plan::oci::{Capabilities, Process, Spec, User};
 use coracle_state::Record;
 use coracle_sys::signal;
 
@@ -44,7 +44,8 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
         .read("config.json")
         .map_err(|e| format!("reading the container's configuration: {e}"))
         .and_then(|bytes| coracle_plan::config::parse(&bytes).map_err(|r| r.to_string()))?;
-    let process = process(args, &spec)?;
+    let (process, warnings) = process(args, &spec)?;
+    log::warnings(global, &warnings);
     let request = request(args, &record);
     let plan = coracle_plan::exec(&process, &spec, &probe::host(), &request, init, record.cgroup.clone())
         .map_err(|r| r.to_string())?;
@@ -75,11 +76,12 @@ fn request(args: &ExecArgs, record: &Record) -> Request {
     }
 }
 
-/// The process: from the file, or the container's own with what the flags change.
-fn process(args: &ExecArgs, spec: &Spec) -> Result<Process, String> {
+/// The process: from the file, or the container's own with what the flags change. With the warnings that reading it gave.
+fn process(args: &ExecArgs, spec: &Spec) -> Result<(Process, Vec<String>), String> {
     if let Some(file) = &args.process {
         let bytes = std::fs::read(file).map_err(|e| format!("reading {file:?}: {e}"))?;
-        return read(&bytes).map_err(|e| format!("{}: {e}", file.display()));
+        let read = coracle_plan::config::process(&bytes);
+        return read.map_err(|e| format!("{}: {e}", file.display()));
     }
     let mut process = spec.process().clone().ok_or("the container's configuration has no process")?;
     process.set_args(Some(args.command.clone()));
@@ -106,17 +108,7 @@ fn process(args: &ExecArgs, spec: &Spec) -> Result<Process, String> {
         process.set_selinux_label(Some(label.clone()));
     }
     add_capabilities(&mut process, &args.cap)?;
-    Ok(process)
-}
-
-/// A process as JSON. What `exec` need not be told, unlike config.json, is root's: the user and the directory.
-fn read(bytes: &[u8]) -> serde_json::Result<Process> {
-    let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
-    if let Some(fields) = value.as_object_mut() {
-        fields.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
-        fields.entry("cwd").or_insert_with(|| "/".into());
-    }
-    serde_json::from_value(value)
+    Ok((process, Vec::new()))
 }
 
 /// `uid[:gid]`, numbers only: a name is never looked up, and nothing is read as 0 by mistake (CVE-2026-30892).
@@ -132,28 +124,29 @@ fn parse_user(text: &str, before: &User) -> Result<User, String> {
     Ok(user)
 }
 
-/// Adds to bounding, effective and permitted; never to inheritable (CVE-2022-29162).
+/// Adds to bounding, effective and permitted; never to inheritable (CVE-2022-29162). What config.json has as inheritable
+/// can be ambient, and becomes it.
 fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), String> {
     if names.is_empty() {
         return Ok(());
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
-    for name in names {
-        let capability = serde_json::from_value(serde_json::json!(name))
-            .map_err(|_| format!("--cap {name:?} is not a capability"))?;
-        for pick in [sets.bounding().clone(), sets.effective().clone(), sets.permitted().clone()]
-            .into_iter()
-            .enumerate()
-        {
-            let mut set = pick.1.unwrap_or_default();
-            set.insert(capability);
-            match pick.0 {
-                0 => sets.set_bounding(Some(set)),
-                1 => sets.set_effective(Some(set)),
-                _ => sets.set_permitted(Some(set)),
-            };
-        }
-    }
+    let with = |set: &Option<Capabilities>, more: &Capabilities| {
+        Some(set.iter().flatten().chain(more).copied().collect::<Capabilities>())
+    };
+    let asked = names
+        .iter()
+        .map(|name| {
+            serde_json::from_value(serde_json::json!(name))
+                .map_err(|_| format!("--cap {name:?} is not a capability"))
+        })
+        .collect::<Result<Capabilities, String>>()?;
+    let inheritable = sets.inheritable().iter().flatten().copied().collect();
+    let raised = asked.intersection(&inheritable).copied().collect();
+    sets.set_bounding(with(sets.bounding(), &asked));
+    sets.set_effective(with(sets.effective(), &asked));
+    sets.set_permitted(with(sets.permitted(), &asked));
+    sets.set_ambient(with(sets.ambient(), &raised));
     process.set_capabilities(Some(sets));
     Ok(())
 }

@@ -82,6 +82,8 @@ fn json(level: Level, message: &str) -> String {
     format!("{}\n", serde_json::json!({"level": word(level), "msg": message, "time": clock::now()}))
 }
 
+/// A line for each line of the message: a configuration can have many mistakes.
 fn text(level: Level, message: &str) -> String {
-    format!("time=\"{}\" level={} msg={message:?}\n", clock::now(), word(level))
+    let head = format!("time=\"{}\" level={}", clock::now(), word(level));
+    message.lines().map(|line| format!("{head} msg={line:?}\n")).collect()
 }

@@ -1,20 +1,44 @@
-//! config.json: from bytes to oci-spec's types, with the place of the mistake when it does not fit them.
+//! config.json: from bytes to oci-spec's types, with the places of all mistakes when it does not fit them.
 //!
 //! Unknown properties are ignored, as config.md (Extensibility) demands. Capabilities that this build does not know
 //! are left out with a warning, as config.md (Linux Process) demands, where oci-spec's type would refuse the file.
 
+mod mistakes;
+mod newer;
+
 use crate::problem::{Problem, Refusal};
-use oci_spec::runtime::{Capability, LinuxResources, Spec};
-use serde_json::Value;
+use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 /// Reads a configuration. Returns it with the warnings that the reading gave.
-/// Errors: one problem, with its JSON path, line and column.
+/// Errors: broken JSON with its line and column; else every value of a wrong type, with its JSON path.
 pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
-    let mut read =
-        serde_json::from_slice(bytes).map(|spec| (spec, Vec::new())).or_else(|_| parse_again(bytes))?;
+    let mut read = match serde_json::from_slice(bytes) {
+        Ok(spec) => (spec, Vec::new()),
+        Err(first) => parse_again(value(bytes)?, Some(&first))?,
+    };
     absent_pids_limit(&mut read.0, bytes);
     other_case(&mut read.0, bytes);
     Ok(read)
+}
+
+/// Reads the process that exec is to start. What config.json must say and this need not, is root's: user and directory.
+/// Errors: as of [`parse`].
+pub fn process(bytes: &[u8]) -> Result<(Process, Vec<String>), Refusal> {
+    /// Its place in config.json.
+    #[derive(Deserialize)]
+    struct Around {
+        process: Process,
+    }
+    let mut process = value(bytes)?;
+    if let Some(fields) = process.as_object_mut() {
+        fields.entry("user").or_insert_with(|| json!({"uid": 0, "gid": 0}));
+        fields.entry("cwd").or_insert_with(|| "/".into());
+    }
+    let (around, warnings) = parse_again::<Around>(json!({ "process": process }), None)?;
+    Ok((around.process, warnings))
 }
 
 /// Programs in Go do not care for the case of names, and some of what is written for runc has `CPU` and `pagesize`. To pass
@@ -47,36 +71,39 @@ fn absent_pids_limit(spec: &mut Spec, bytes: &[u8]) {
     }
 }
 
-fn parse_again(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let error = match serde_path_to_error::deserialize::<_, Spec>(&mut reader) {
-        Ok(spec) => return trailing(&mut reader).map(|()| (spec, Vec::new())),
-        Err(error) => error,
-    };
-    if error.path().to_string().starts_with("process.capabilities") {
-        if let Some(found) = without_unknown_capabilities(bytes) {
-            return Ok(found);
-        }
-    }
-    let path = error.path().to_string();
-    Err(refusal(if path == "." { "config.json".into() } else { path }, error.inner()))
+fn value(bytes: &[u8]) -> Result<Value, Refusal> {
+    serde_json::from_slice(bytes).map_err(|error| refusal(&error, "correct the JSON there"))
 }
 
-fn trailing(reader: &mut serde_json::Deserializer<serde_json::de::SliceRead<'_>>) -> Result<(), Refusal> {
-    reader.end().map_err(|error| refusal("config.json".into(), &error))
-}
-
-fn refusal(at: String, error: &serde_json::Error) -> Refusal {
-    let hint = if error.is_data() { "correct the value" } else { "correct the JSON there" };
+fn refusal(error: &serde_json::Error, hint: &str) -> Refusal {
+    let at = "config.json".into();
     Refusal(vec![Problem { at, what: error.to_string(), section: "config.md", hint: hint.into() }])
 }
 
-fn without_unknown_capabilities(bytes: &[u8]) -> Option<(Spec, Vec<String>)> {
-    let mut whole: Value = serde_json::from_slice(bytes).ok()?;
+/// Reads what did not fit at `first`, with all that the types do not know said otherwise.
+fn parse_again<T: DeserializeOwned>(
+    mut whole: Value,
+    first: Option<&serde_json::Error>,
+) -> Result<(T, Vec<String>), Refusal> {
+    newer::respell(&mut whole);
+    let warnings = without_unknown_capabilities(&mut whole);
+    match (T::deserialize(&whole), first) {
+        // A Value holds one of two members of the same name: which of the two is meant, nobody knows.
+        (_, Some(first)) if first.to_string().starts_with("duplicate field") => {
+            Err(refusal(first, "keep one of the two"))
+        }
+        (Ok(read), _) => Ok((read, warnings)),
+        (Err(_), _) => Err(Refusal(mistakes::all::<T>(whole))),
+    }
+}
+
+fn without_unknown_capabilities(whole: &mut Value) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (set, list) in whole.pointer_mut("/process/capabilities")?.as_object_mut()? {
-        list.as_array_mut()?.retain(|name| {
-            let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+    let sets = whole.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
+    for (set, list) in sets.into_iter().flatten() {
+        let Some(list) = list.as_array_mut() else { continue };
+        list.retain(|name| {
+            let known = !name.is_string() || serde_json::from_value::<Capability>(name.clone()).is_ok();
             if !known {
                 warnings.push(format!(
                     "process.capabilities.{set}: {name} is not a capability that this build knows; left out"
@@ -85,7 +112,7 @@ fn without_unknown_capabilities(bytes: &[u8]) -> Option<(Spec, Vec<String>)> {
             known
         });
     }
-    serde_json::from_value(whole).ok().map(|spec| (spec, warnings))
+    warnings
 }
 
 #[cfg(test)]
@@ -100,6 +127,64 @@ mod tests {
     fn a_wrong_type_is_named_by_its_path() {
         let text = r#"{"ociVersion":"1.0.2","linux":{"resources":{"cpu":{"quota":"much"}}}}"#;
         assert!(problem(text).starts_with("linux.resources.cpu.quota: "), "{}", problem(text));
+    }
+
+    #[test]
+    fn all_wrong_types_are_named_at_once() {
+        let text = r#"{"ociVersion":"1.0.2","process":{"user":{"uid":"root","gid":0},"cwd":7,"args":["a",1,"b",2]},
+            "mounts":[{"destination":"/a"},{"destination":1},{"destination":"/b","options":"ro"},{"type":"bind"}],
+            "linux":{"namespaces":[{"type":"pid"},{"type":"moon"}],"resources":{"cpu":{"quota":"much"}}}}"#;
+        let problems = parse(text.as_bytes()).expect_err("refused").0;
+        let places: Vec<&str> = problems.iter().map(|p| p.at.as_str()).collect();
+        let wanted = [
+            "linux.namespaces[1].type",
+            "linux.resources.cpu.quota",
+            "mounts[1].destination",
+            "mounts[2].options",
+            "mounts[3]",
+            "process.args[1]",
+            "process.args[3]",
+            "process.cwd",
+            "process.user.uid",
+        ];
+        let mut sorted = places.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, wanted);
+        let of = |at: &str| problems.iter().find(|p| p.at == at).expect("named");
+        assert_eq!(of("mounts[3]").what, "missing field `destination`");
+        assert_eq!(of("linux.namespaces[1].type").section, "config-linux.md, Namespaces");
+    }
+
+    #[test]
+    fn a_member_named_twice_is_refused() {
+        let text = r#"{"ociVersion":"1.0.2","ociVersion":"1.0.3"}"#;
+        assert!(problem(text).contains("duplicate field"), "{}", problem(text));
+    }
+
+    #[test]
+    fn what_the_types_lack_is_read() {
+        let text = r#"{"ociVersion":"1.0.2","process":{"user":{"uid":0,"gid":0},"cwd":"/",
+            "scheduler":{"policy":"SCHED_OTHER","flags":["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]},
+            "execCPUAffinity":{"initial":"","final":"0-1"}},
+            "linux":{"resources":{"hugepageLimits":[{"pageSize":"2MB","limit":18446744073709551615}]}}}"#;
+        let (spec, _) = parse(text.as_bytes()).expect("read");
+        let process = spec.process().as_ref().expect("process");
+        let flags = process.scheduler().as_ref().and_then(|s| s.flags().clone()).expect("flags");
+        assert_eq!(flags.len(), 2);
+        assert_eq!(process.exec_cpu_affinity().as_ref().map(|a| a.initial().is_none()), Some(true));
+        let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).expect("resources");
+        assert_eq!(resources.hugepage_limits().as_ref().map(|h| h[0].limit()), Some(i64::MAX));
+    }
+
+    #[test]
+    fn a_process_need_not_say_user_and_directory() {
+        let (process, _) = super::process(br#"{"args":["a"]}"#).expect("read");
+        assert_eq!(process.cwd(), std::path::Path::new("/"));
+        let problems = super::process(br#"{"args":"a","env":1}"#).expect_err("refused").0;
+        assert_eq!(
+            problems.iter().map(|p| p.at.as_str()).collect::<Vec<_>>(),
+            ["process.args", "process.env"]
+        );
     }
 
     #[test]

@@ -13,6 +13,8 @@ tests! {
     broken_json_names_the_line [Need::Runtime("coracle")];
     wrong_types;
     wrong_types_name_the_place [Need::Runtime("coracle")];
+    all_wrong_types_are_named_at_once [Need::Runtime("coracle")];
+    a_member_that_is_there_twice [Need::Runtime("coracle")];
     no_rootfs;
     a_rootfs_that_is_a_file;
     a_rootfs_that_is_a_symlink_never_leaves_it;
@@ -80,11 +82,38 @@ fn wrong_types_name_the_place(ctx: &Ctx) -> Result {
     wrong_type(ctx, "/linux/resources", json!("none"), &["linux.resources"])
 }
 
+fn all_wrong_types_are_named_at_once(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle
+        .set("/process/args/1", json!(7))
+        .set("/process/cwd", json!(false))
+        .set("/mounts/1/options", json!("ro"));
+    bundle
+        .set("/linux/namespaces/2/type", json!("moon"))
+        .set("/linux/resources/memory", json!({"limit": "much"}));
+    let places =
+        ["process.args[1]", "process.cwd", "mounts[1].options", "linux.namespaces[2].type", "memory.limit"];
+    let message = ctx.refused(&bundle, &places)?.stderr();
+    check_eq!(message.lines().count(), places.len(), "lines of {message}");
+    Ok(())
+}
+
+fn a_member_that_is_there_twice(ctx: &Ctx) -> Result {
+    let bundle = ctx.bundle()?;
+    fs::write(
+        bundle.dir.join("config.json"),
+        r#"{"ociVersion": "1.0.2", "root": {"path": "a"}, "root": {"path": "b"}}"#,
+    )?;
+    ctx.refused_as_written(&bundle.dir, &["duplicate field", "root"]).map(drop)
+}
+
 fn no_rootfs(ctx: &Ctx) -> Result {
     wrong_type(ctx, "/root/path", json!("no-such-rootfs"), &["no-such-rootfs"])?;
     let mut bundle = ctx.waiting()?;
     bundle.remove("/root");
-    ctx.refused(&bundle, &[]).map(drop)
+    ctx.refused(&bundle, &["root"])?;
+    bundle.set("/root", json!({}));
+    ctx.refused(&bundle, &["root"]).map(drop)
 }
 
 fn a_rootfs_that_is_a_file(ctx: &Ctx) -> Result {

@@ -19,6 +19,9 @@ tests! {
     it_works_without_no_new_privs;
     an_unknown_action_is_refused;
     an_unknown_operator_is_refused;
+    a_denied_syscall_that_nobody_knows_is_refused known "runc": "allows it" known "crun": "allows it";
+    an_allowed_syscall_that_nobody_knows_passes;
+    an_annotation_refuses_every_unknown_syscall known "runc": "an annotation of crun's";
 }
 
 fn profiled(ctx: &Ctx, default: &str, rules: Value) -> Result<Bundle> {
@@ -242,4 +245,36 @@ fn an_unknown_operator_is_refused(ctx: &Ctx) -> Result {
     let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO",
         "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_NONSENSE"}]}]);
     ctx.refused(&profiled(ctx, "SCMP_ACT_ALLOW", rules)?, &["SCMP_CMP_NONSENSE"]).map(drop)
+}
+
+fn a_denied_syscall_that_nobody_knows_is_refused(ctx: &Ctx) -> Result {
+    for default in ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG"] {
+        let rules = json!([{"names": ["mkdir", "mkdirr"], "action": "SCMP_ACT_ERRNO"}]);
+        let bundle = profiled(ctx, default, rules)?;
+        ctx.refused(&bundle, &["linux.seccomp.syscalls[0].names[1]", "mkdirr"])?;
+    }
+    Ok(())
+}
+
+fn an_allowed_syscall_that_nobody_knows_passes(ctx: &Ctx) -> Result {
+    let mut names = needed();
+    names.as_array_mut().ok_or("names")?.push(json!("mkdirr"));
+    let rules = json!([{"names": names, "action": "SCMP_ACT_ALLOW"}]);
+    let mut bundle = profiled(ctx, "SCMP_ACT_ERRNO", rules)?;
+    bundle.args(&["/probe", "exit", "0"]);
+    check_eq!(ctx.run(&bundle)?.code, 0, "exit status");
+    Ok(())
+}
+
+/// Also where the profile was compiled, and kept, without the annotation.
+fn an_annotation_refuses_every_unknown_syscall(ctx: &Ctx) -> Result {
+    let mut names = needed();
+    names.as_array_mut().ok_or("names")?.push(json!("mkdirr"));
+    let rules = json!([{"names": names, "action": "SCMP_ACT_ALLOW"}]);
+    let mut bundle = profiled(ctx, "SCMP_ACT_ERRNO", rules)?;
+    bundle.args(&["/probe", "exit", "0"]);
+    bundle.set("/annotations", json!({"run.oci.seccomp_fail_unknown_syscall": "0"}));
+    check_eq!(ctx.run(&bundle)?.code, 0, "exit status");
+    bundle.set("/annotations", json!({"run.oci.seccomp_fail_unknown_syscall": "1"}));
+    ctx.refused(&bundle, &["mkdirr"]).map(drop)
 }

@@ -46,9 +46,10 @@ fn operator(asked: &LinuxSeccompArg) -> (ScmpCompareOp, u64) {
     (op, asked.value())
 }
 
-/// The finished filter.
+/// The finished filter. `strict`: a syscall that libseccomp does not know is a mistake wherever it stands.
 pub(crate) fn compile(
     profile: &LinuxSeccomp,
+    strict: bool,
     kept: Option<&Vec<u8>>,
     found: &mut Findings,
 ) -> Option<Filter> {
@@ -64,10 +65,10 @@ pub(crate) fn compile(
         found.warn("linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV means nothing without SCMP_ACT_NOTIFY; left out");
         flags &= !WAIT_KILLABLE;
     }
-    if let Some(program) = kept {
+    if let Some(program) = kept.filter(|_| !strict) {
         return Some(Filter { program: program.clone(), flags, listener });
     }
-    match build(profile, found) {
+    match build(profile, strict, found) {
         Ok(program) => Some(Filter { program, flags, listener }),
         Err(what) => {
             found.problem("linux.seccomp", what, SECTION, "correct the profile");
@@ -149,6 +150,9 @@ fn check_errno(action: Action, errno: Option<u32>, at: String, found: &mut Findi
     }
 }
 
+/// crun's annotation: refuse a profile that names a syscall which libseccomp does not know.
+pub(crate) const STRICT: &str = "run.oci.seccomp_fail_unknown_syscall";
+
 /// Whether a call that the profile does not name is let through, or is for a tracer that may know it.
 fn permissive(default: Action) -> bool {
     matches!(default, Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace)
@@ -158,7 +162,7 @@ fn permissive(default: Action) -> bool {
 const MANY: usize = 32;
 
 /// The program: 8-byte sock_filter records.
-fn build(profile: &LinuxSeccomp, found: &mut Findings) -> Result<Vec<u8>, String> {
+fn build(profile: &LinuxSeccomp, strict: bool, found: &mut Findings) -> Result<Vec<u8>, String> {
     let errno = profile.default_errno_ret();
     check_errno(profile.default_action(), errno, "linux.seccomp.defaultErrnoRet".into(), found);
     let mut architectures = Vec::new();
@@ -176,7 +180,9 @@ fn build(profile: &LinuxSeccomp, found: &mut Findings) -> Result<Vec<u8>, String
         let _ = context.set_ctl_optimize(2);
     }
     for (i, rule) in profile.syscalls().iter().flatten().enumerate() {
-        add(&mut context, rule, default, &format!("linux.seccomp.syscalls[{i}]"), found)?;
+        let at = format!("linux.seccomp.syscalls[{i}]");
+        let passes = !strict && (!permissive(profile.default_action()) || permissive(rule.action()));
+        add(&mut context, rule, (default, passes), &at, found)?;
     }
     let filter = export(&context)?;
     if permissive(profile.default_action()) || profile.default_errno_ret() == Some(ENOSYS) {
@@ -187,10 +193,11 @@ fn build(profile: &LinuxSeccomp, found: &mut Findings) -> Result<Vec<u8>, String
     Ok(whole)
 }
 
+/// Adds a rule beside the default action. Names that libseccomp does not know pass where `passes`.
 fn add(
     context: &mut ScmpFilterContext,
     rule: &LinuxSyscall,
-    default: ScmpAction,
+    (default, passes): (ScmpAction, bool),
     at: &str,
     found: &mut Findings,
 ) -> Result<(), String> {
@@ -207,9 +214,15 @@ fn add(
     if what == default {
         return Ok(()); // the default says the same; libseccomp refuses such a rule
     }
-    for name in rule.names() {
-        // A name that libseccomp does not know is passed over, as every engine's profile expects: such a syscall has no number here.
-        let Ok(call) = ScmpSyscall::from_name(name) else { continue };
+    for (j, name) in rule.names().iter().enumerate() {
+        let Ok(call) = ScmpSyscall::from_name(name) else {
+            // Every engine's profile allows what an older libseccomp does not know: it stays forbidden. But what is to be
+            // forbidden would be allowed.
+            if !passes {
+                unknown(name, format!("{at}.names[{j}]"), found);
+            }
+            continue;
+        };
         for comparisons in groups(rule.args().as_deref().unwrap_or(&[]), at)? {
             let added = if comparisons.is_empty() {
                 context.add_rule(what, call)
@@ -220,6 +233,18 @@ fn add(
         }
     }
     Ok(())
+}
+
+fn unknown(name: &str, at: String, found: &mut Findings) {
+    found.problem(
+        at,
+        format!(
+            "{name:?} is not a syscall that libseccomp {} knows, so the rule cannot hold",
+            libseccomp_version()
+        ),
+        SECTION,
+        "correct the name, or deny by default and allow what is needed",
+    );
 }
 
 /// Conditions that must hold together. libseccomp takes one condition an argument; where one argument is named twice, each
@@ -278,7 +303,7 @@ pub fn libseccomp_version() -> String {
 }
 
 /// To be changed with whatever this module makes of a profile.
-const COMPILER: &str = "2";
+const COMPILER: &str = "3";
 
 /// A name for the program that this build makes of a profile: equal only for equal profiles, builds and libseccomp.
 pub fn seccomp_key(profile: &LinuxSeccomp) -> String {
