@@ -25,7 +25,7 @@ pub(crate) fn features() -> Outcome {
             "intelRdt": {"enabled": false},
             "memoryPolicy": coracle_plan::memory_policy_features(),
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "annotations": {
             "io.github.seccomp.libseccomp.version": coracle_plan::libseccomp_version(),

@@ -21,6 +21,7 @@ mod masks;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod old_kernels;
 mod resources;
 mod rootless;
@@ -34,6 +35,7 @@ const TOPICS: &[(&str, &[Test])] = &[
     ("lifecycle", lifecycle::TESTS),
     ("state", state::TESTS),
     ("namespaces", namespaces::TESTS),
+    ("net_devices", net_devices::TESTS),
     ("ids", ids::TESTS),
     ("mounts", mounts::TESTS),
     ("mount_options", mount_options::TESTS),

@@ -35,6 +35,8 @@ struct Child<'a> {
     p: Prepared<'a>,
     root: Option<OwnedFd>,
     label: Option<OwnedFd>,
+    /// /proc/self/timens_offsets, where a step writes to it.
+    offsets: Option<OwnedFd>,
     masks: masks::Masks,
     /// Mounts that become read-only once they are filled.
     sealed: Vec<OwnedFd>,
@@ -52,6 +54,7 @@ pub(crate) fn run(prepared: Prepared) -> ! {
         p: prepared,
         root: None,
         label: None,
+        offsets: None,
         masks: masks::Masks::default(),
         sealed: Vec::new(),
         program: CString::default(),
@@ -84,8 +87,9 @@ impl Child<'_> {
     }
 
     /// Ends with the parent until the parent has written down who this is; holds nothing of the parent's.
-    fn settle(&self) -> Result<()> {
+    fn settle(&mut self) -> Result<()> {
         process::set_pdeathsig(libc::SIGKILL).doing(|| "binding this process to the runtime".into())?;
+        self.open_offsets()?;
         if self.p.plan.namespaces.maps.is_none() {
             hide()?;
         }
@@ -98,6 +102,7 @@ impl Child<'_> {
                 .chain(&p.waiting)
                 .chain(&p.joins)
                 .chain(p.opened.iter().map(|o| &o.1))
+                .chain(&self.offsets)
                 .map(AsRawFd::as_raw_fd),
         );
         fs::close_others(&mut keep).doing(|| "closing the runtime's descriptors".into())?;
@@ -124,14 +129,23 @@ impl Child<'_> {
         wire::await_go(self.p.wire.as_fd())
     }
 
+    fn receive_devices(&self) -> Result<()> {
+        let namespace = fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0)
+            .doing(|| "opening the network namespace /proc/self/ns/net".into())?;
+        wire::say_network(self.p.wire.as_fd(), namespace.as_fd())?;
+        wire::await_go(self.p.wire.as_fd())
+    }
+
     fn act(&mut self, step: &Step) -> Result<()> {
         match &step.act {
             Act::BecomeRoot | Act::AwaitCgroup | Act::Enter(_) | Act::Unshare(_) | Act::CloneAgain(_) => {
                 self.enter(&step.act)
             }
+            Act::ClockOffsets(offsets) => self.set_clocks(offsets),
             Act::NewSession => process::setsid().doing(|| "making a session".into()),
             Act::WriteProc(file, value) => write_proc(file, value),
             Act::LoopbackUp => net::loopback_up().doing(|| "setting the loopback interface up".into()),
+            Act::NetDevices(_) => self.receive_devices(),
             Act::Keyring(name) => join_keyring(name),
             Act::OpenLabel(file) => self.open_label(file),
             Act::Sever(flags) => root::sever(*flags),
@@ -202,6 +216,8 @@ impl Child<'_> {
             Act::Scheduler(what) => {
                 limits::sched_setattr(what).doing(|| format!("setting the scheduler to {what:?}"))
             }
+            Act::Cpus(set) => limits::sched_setaffinity(set)
+                .doing(|| "choosing the CPUs to run on (sched_setaffinity)".into()),
             Act::IoPriority(class, level) => {
                 limits::ioprio_set(*class, *level).doing(|| "setting the I/O priority".into())
             }
@@ -260,6 +276,26 @@ impl Child<'_> {
             Act::CloneAgain(flags) => self.clone_again(*flags),
             _ => Ok(()),
         }
+    }
+
+    /// Before this process is untraceable or another user: its file would belong to somebody else by then.
+    fn open_offsets(&mut self) -> Result<()> {
+        if self.p.plan.setup.iter().any(|s| matches!(s.act, Act::ClockOffsets(_))) {
+            let opened = open_proc(c"self/timens_offsets");
+            self.offsets = Some(
+                opened
+                    .doing(|| "opening /proc/self/timens_offsets".into())
+                    .map_err(|f| f.at("linux.timeOffsets"))?,
+            );
+        }
+        Ok(())
+    }
+
+    fn set_clocks(&mut self, offsets: &[u8]) -> Result<()> {
+        let file = self.offsets.take().ok_or_else(|| Failure::says("no clock offsets are open"))?;
+        fs::write_all(file.as_fd(), offsets).doing(|| {
+            format!("writing {:?} to /proc/self/timens_offsets", String::from_utf8_lossy(offsets).trim_end())
+        })
     }
 
     fn clone_again(&self, flags: u64) -> Result<()> {

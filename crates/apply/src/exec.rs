@@ -10,7 +10,7 @@ use crate::{lifecycle, pid_file, relay};
 use coracle_plan::steps::Plan;
 use coracle_state::Record;
 use coracle_sys::process::Cloned;
-use coracle_sys::{Errno, libc, process, socket};
+use coracle_sys::{Errno, libc, limits, process, socket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -71,6 +71,12 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
         opened: Vec::new(),
         preserve_fds: how.preserve_fds,
     };
+    if !plan.first_cpus.is_empty() {
+        // Of this process, which the new one takes them from: it is born in the control group.
+        limits::sched_setaffinity(&plan.first_cpus)
+            .doing(|| "choosing the CPUs to run on (sched_setaffinity)".into())
+            .map_err(|f| f.at("process.execCPUAffinity.initial"))?;
+    }
     let mut cloned = clone(plan, group.as_ref());
     if how.cgroup.is_empty() && cloned.as_ref().is_err_and(|f| f.errno == Some(Errno::EBUSY)) {
         // The container has made groups of its own and moved init there.

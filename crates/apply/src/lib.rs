@@ -10,6 +10,7 @@ pub mod failure;
 pub mod hooks;
 mod idmap;
 pub mod lifecycle;
+mod net_devices;
 mod parent;
 mod pid_file;
 pub mod probe;

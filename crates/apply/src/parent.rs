@@ -4,6 +4,7 @@
 use crate::cgroup::{Cgroup, scope};
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
+use crate::net_devices::Moved;
 use crate::starting::Starting;
 use crate::wire::{self, Said};
 use crate::{hooks, idmap, pid_file, relay, sources};
@@ -141,6 +142,7 @@ struct Making {
     cgroup: Option<Cgroup>,
     systemd: Option<scope::Manager>,
     maps_written: bool,
+    devices: Option<Moved>,
     namespaces: Option<[OwnedFd; 2]>,
 }
 
@@ -191,8 +193,16 @@ fn begin(
         }
     };
     drop(prepared);
-    let mut making =
-        Making { pid, pidfd, wire: ours, cgroup, systemd: None, maps_written: false, namespaces: None };
+    let mut making = Making {
+        pid,
+        pidfd,
+        wire: ours,
+        cgroup,
+        systemd: None,
+        maps_written: false,
+        devices: None,
+        namespaces: None,
+    };
     let noted = making.note(entry, record).and_then(|()| {
         // A user can do this only now: once its ids are mapped, init is untraceable.
         making.namespaces = how.namespaces.then(|| namespaces(pid)).transpose()?;
@@ -248,6 +258,7 @@ impl Making {
                 Said::Ready => break,
                 Said::Waits => self.serve(plan, warnings)?,
                 Said::Hooks => self.run_hooks(plan, record)?,
+                Said::Network(namespace) => self.move_devices(plan, namespace)?,
                 Said::Unmapped(step, tree) => self.map_ids(plan, step, &tree)?,
                 Said::Again(pid) => {
                     process::wait(self.pid, 0).doing(|| "waiting for the first process".into())?;
@@ -289,6 +300,11 @@ impl Making {
         socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
     }
 
+    fn move_devices(&mut self, plan: &Plan, namespace: OwnedFd) -> Result<()> {
+        self.devices.insert(Moved::into(namespace)?).all(plan.net_devices())?;
+        socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
+    }
+
     fn map_ids(&self, plan: &Plan, step: usize, tree: &OwnedFd) -> Result<()> {
         if let Some(Act::Mount(mount)) = plan.setup.get(step).map(|s| &s.act) {
             let map = mount.idmap.as_ref().map(|map| idmap::apply(plan, tree.as_fd(), map));
@@ -317,9 +333,12 @@ impl Making {
     }
 
     /// Takes everything back; the failure that led here is returned.
-    fn undo(&self, plan: &Plan, entry: &Entry, record: &Record, failure: Failure) -> Failure {
+    fn undo(&mut self, plan: &Plan, entry: &Entry, record: &Record, mut failure: Failure) -> Failure {
         let _ = process::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
         let _ = process::wait(self.pid, 0);
+        if let Some(Err(stuck)) = self.devices.as_mut().map(Moved::take_back) {
+            failure.doing += &format!(" (and then, of {}: {stuck})", stuck.origin);
+        }
         if let Some(group) = &self.cgroup {
             let _ = group.remove();
         }

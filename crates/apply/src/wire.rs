@@ -19,6 +19,8 @@ pub(crate) enum Said {
     Again(i32),
     /// The mount of this step, detached: its ids are to be mapped.
     Unmapped(usize, OwnedFd),
+    /// Its network namespace: devices are to be moved into it.
+    Network(OwnedFd),
     /// A seccomp listener comes; its agent's socket, and what that is told beside.
     Agent(CString, String),
     /// The listener.
@@ -46,6 +48,10 @@ pub(crate) fn say_again(fd: BorrowedFd, pid: i32) -> coracle_sys::Result<()> {
 
 pub(crate) fn say_terminal(fd: BorrowedFd, master: BorrowedFd) -> Result<()> {
     socket::send_fd(fd, b"T", master).doing(|| "handing over the terminal".into())
+}
+
+pub(crate) fn say_network(fd: BorrowedFd, namespace: BorrowedFd) -> Result<()> {
+    socket::send_fd(fd, b"D", namespace).doing(|| "showing the network namespace".into())
 }
 
 pub(crate) fn say_unmapped(fd: BorrowedFd, step: usize, tree: BorrowedFd) -> Result<()> {
@@ -102,6 +108,7 @@ pub(crate) fn hear(fd: BorrowedFd) -> Result<Said> {
         Some(b'H') => Said::Hooks,
         Some(b'P') if n == 5 => Said::Again(number(1)),
         Some(b'T') if fds.len() == 1 => Said::Terminal(fds.remove(0)),
+        Some(b'D') if fds.len() == 1 => Said::Network(fds.remove(0)),
         Some(b'M') if n == 5 && fds.len() == 1 => Said::Unmapped(number(1) as usize, fds.remove(0)),
         Some(b'N') => {
             let text = &buffer[1..n];

@@ -4,6 +4,7 @@
 //! Every refusal is made here, before anything is touched. One module a topic; `order` puts their steps into the one
 //! order that works and says why.
 
+mod affinity;
 mod cgroup;
 pub mod config;
 mod creds;
@@ -13,6 +14,7 @@ pub mod inputs;
 mod limits;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod order;
 pub mod problem;
 mod process;

@@ -22,11 +22,11 @@ fn flag(kind: Kind) -> (i32, &'static str) {
     }
 }
 
-/// The place of a flag in the order in which namespaces are entered: the user namespace first, for it gives the right to
-/// enter the others that it owns; the mount namespace last, for it takes the caller's paths away. setns(2).
-fn rank(kind: i32) -> usize {
+/// The place of a flag in the order in which namespaces are entered. A caller with CAP_SYS_ADMIN has rights over the others
+/// now, and loses those that the user namespace does not own by entering it: it comes last. Any other caller gets rights by
+/// entering it: it comes first. The mount namespace comes late, for it takes the caller's paths away. setns(2).
+fn rank(kind: i32, host: &Host) -> usize {
     let order = [
-        libc::CLONE_NEWUSER,
         libc::CLONE_NEWPID,
         coracle_sys::namespace::CLONE_NEWTIME,
         libc::CLONE_NEWIPC,
@@ -35,7 +35,10 @@ fn rank(kind: i32) -> usize {
         libc::CLONE_NEWCGROUP,
         libc::CLONE_NEWNS,
     ];
-    order.iter().position(|k| *k == kind).unwrap_or(order.len())
+    match kind {
+        libc::CLONE_NEWUSER if !host.admin() => 0,
+        other => order.iter().position(|k| *k == other).map_or(order.len() + 1, |at| at + 1),
+    }
 }
 
 /// Whether the configuration asks for a namespace of this kind: `Some(true)` new, `Some(false)` joined.
@@ -78,7 +81,7 @@ pub(crate) fn plan(spec: &Spec, host: &Host, found: &mut Findings) -> Namespaces
             }
         }
     }
-    out.join.sort_by_key(|j| rank(j.kind));
+    out.join.sort_by_key(|j| rank(j.kind, host));
     out.time = time(spec, linux, found);
     out.maps = maps(spec, linux, host, found);
     out
@@ -181,7 +184,13 @@ fn maps(spec: &Spec, linux: &Linux, host: &Host, found: &mut Findings) -> Option
 
 /// The namespaces of a running container, to be joined by way of its init. Those that the container shares with the host
 /// are not named in its configuration.
-pub(crate) fn of_init(spec: &Spec, init: i32, own_clocks: bool, found: &mut Findings) -> Namespaces {
+pub(crate) fn of_init(
+    spec: &Spec,
+    host: &Host,
+    init: i32,
+    own_clocks: bool,
+    found: &mut Findings,
+) -> Namespaces {
     let mut out = Namespaces::default();
     for ns in spec.linux().iter().flat_map(|l| l.namespaces().iter().flatten()) {
         let (kind, _) = flag(ns.typ());
@@ -198,6 +207,6 @@ pub(crate) fn of_init(spec: &Spec, init: i32, own_clocks: bool, found: &mut Find
         let path = found.cstring("linux.namespaces", format!("/proc/{init}/ns/time"));
         out.join.push(Join { kind: time, path, origin: String::new() });
     }
-    out.join.sort_by_key(|j| rank(j.kind));
+    out.join.sort_by_key(|j| rank(j.kind, host));
     out
 }

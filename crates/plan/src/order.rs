@@ -4,7 +4,9 @@ use crate::inputs::{Host, Request};
 use crate::mounts::Surroundings;
 use crate::problem::{Findings, Refusal};
 use crate::steps::{Act, Namespaces, Plan, Step, Terminal};
-use crate::{cgroup, creds, devices, hooks, limits, mounts, namespaces, process, seccomp};
+use crate::{
+    affinity, cgroup, creds, devices, hooks, limits, mounts, namespaces, net_devices, process, seccomp,
+};
 use coracle_sys::libc;
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Process, Spec};
 use std::ffi::CString;
@@ -26,12 +28,22 @@ pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal
     let Some(process) = required(spec, &mut found) else { return Err(Refusal(found.problems)) };
     let terminal = terminal(process, request, &mut found);
     let hooks = hooks::plan(spec, &mut found);
-    let mut setup = entry(spec, &mut namespaces, request, &cgroup, &mut found);
+    let mut setup = entry(spec, &mut namespaces, host, request, &cgroup, &mut found);
+    affinity::check(process, &mut found);
     setup.extend(before_root(spec, process, &mut found));
     setup.extend(root(spec, request, host, &cgroup, &namespaces, terminal.is_some(), &mut found));
     let launch = workload(spec, process, host, request, &namespaces, &mut setup, &mut found);
     if found.problems.is_empty() {
-        Ok(Plan { namespaces, cgroup, setup, launch, hooks, terminal, warnings: found.warnings })
+        Ok(Plan {
+            namespaces,
+            cgroup,
+            setup,
+            launch,
+            hooks,
+            terminal,
+            first_cpus: Vec::new(),
+            warnings: found.warnings,
+        })
     } else {
         Err(Refusal(found.problems))
     }
@@ -52,22 +64,19 @@ fn version(spec: &Spec, found: &mut Findings) {
 }
 
 fn required<'a>(spec: &'a Spec, found: &mut Findings) -> Option<&'a Process> {
-    if spec.root().is_none() {
-        found.problem("root", "is missing", "config.md, Root", "add it, such as {\"path\": \"rootfs\"}");
+    let (section, hint) = ("config.md, Root", "add it, such as {\"path\": \"rootfs\"}");
+    match spec.root() {
+        None => found.problem("root", "is missing", section, hint),
+        Some(root) if root.path().as_os_str().is_empty() => {
+            found.problem("root.path", "is missing or empty", section, hint);
+        }
+        Some(_) => {}
     }
     if spec.process().is_none() {
         found.problem("process", "is missing", "config.md, Process", "add it, with args and cwd");
     }
     if spec.linux().as_ref().is_some_and(|l| l.intel_rdt().is_some()) {
         found.problem("linux.intelRdt", "is not built yet", "config-linux.md, IntelRdt", "remove it");
-    }
-    if spec.linux().as_ref().is_some_and(|l| l.net_devices().as_ref().is_some_and(|d| !d.is_empty())) {
-        found.problem(
-            "linux.netDevices",
-            "moving network devices is not built yet",
-            "config-linux.md, Network Devices",
-            "remove it",
-        );
     }
     spec.process().as_ref()
 }
@@ -98,29 +107,23 @@ fn terminal(process: &Process, request: &Request, found: &mut Findings) -> Optio
     Some(Terminal { size, socket })
 }
 
-/// Into the namespaces. The user namespace first: the rights over all others come from it.
+/// Into the namespaces.
 fn entry(
     spec: &Spec,
     ns: &mut Namespaces,
+    host: &Host,
     request: &Request,
     cgroup: &crate::steps::Cgroup,
     found: &mut Findings,
 ) -> Vec<Step> {
     let mut out = Vec::new();
-    if ns.maps.is_some() {
-        out.push(step(Act::BecomeRoot, "linux.uidMappings"));
-    }
-    for (i, join) in ns.join.iter().enumerate() {
-        out.push(step(Act::Enter(i), &join.origin));
-        if join.kind == libc::CLONE_NEWUSER {
-            out.push(step(Act::BecomeRoot, &join.origin));
-        }
-    }
-    second_stage(ns, &mut out);
+    into_namespaces(ns, &mut out);
     let legacy = cgroup.mode == crate::inputs::CgroupMode::Legacy;
     if cgroup.path.is_some() && (legacy || cgroup.unit.is_some()) {
         out.push(step(Act::AwaitCgroup, "linux.cgroupsPath"));
     }
+    // In the control group, or its cpuset would take CPUs away again.
+    out.push(affinity::all());
     if crate::namespaces::asked(spec, Kind::Cgroup) == Some(true) {
         // Not in the clone: the kernel would root it at the parent's control group. cgroup_namespaces(7).
         out.push(step(Act::Unshare(libc::CLONE_NEWCGROUP), "linux.namespaces"));
@@ -129,22 +132,45 @@ fn entry(
     if mounts::new_namespace(spec, Kind::Network) {
         out.push(step(Act::LoopbackUp, "linux.namespaces"));
     }
+    let devices = net_devices::plan(spec, host, found);
+    if !devices.is_empty() {
+        out.push(step(Act::NetDevices(devices), "linux.netDevices"));
+    }
     if !request.no_new_keyring {
         out.push(step(Act::Keyring(found.cstring("container id", format!("_ses.{}", request.id))), ""));
     }
     out
 }
 
-/// A pid namespace that is joined, and a time namespace that is new, take only the next child in (setns(2), unshare(2));
-/// and what a joined user namespace is to own can be made only after it was entered. Then the rest is made there.
-fn second_stage(ns: &mut Namespaces, out: &mut Vec<Step>) {
-    let joins = |kind| ns.join.iter().any(|j| j.kind == kind);
-    if !joins(libc::CLONE_NEWUSER) && !joins(libc::CLONE_NEWPID) && ns.time.is_none() {
-        return;
+/// What is joined is entered before a user namespace is made: it cannot belong to one that is new, and within that one
+/// nobody has a right to it. namespaces.rs has the place of a user namespace that is joined.
+fn into_namespaces(ns: &mut Namespaces, out: &mut Vec<Step>) {
+    let user = libc::CLONE_NEWUSER as u64;
+    let later = ns.new & user != 0 && !ns.join.is_empty();
+    for (i, join) in ns.join.iter().enumerate() {
+        out.push(step(Act::Enter(i), &join.origin));
+        if join.kind == libc::CLONE_NEWUSER {
+            out.push(step(Act::BecomeRoot, &join.origin));
+        }
     }
-    let first = ns.new & libc::CLONE_NEWUSER as u64;
+    if later {
+        out.push(step(Act::Unshare(libc::CLONE_NEWUSER), "linux.namespaces"));
+    }
+    if ns.maps.is_some() {
+        out.push(step(Act::BecomeRoot, "linux.uidMappings"));
+    }
+    let joins = |kind| ns.join.iter().any(|j| j.kind == kind);
+    if later || joins(libc::CLONE_NEWUSER) || joins(libc::CLONE_NEWPID) || ns.time.is_some() {
+        let first = if later { 0 } else { ns.new & user };
+        second_stage(ns, first, out);
+    }
+}
+
+/// A pid namespace that is joined, and a time namespace that is new, take only the next child in (setns(2), unshare(2));
+/// and what a user namespace is to own can be made only after it was entered. Then all but `first` is made there.
+fn second_stage(ns: &mut Namespaces, first: u64, out: &mut Vec<Step>) {
     let pid = ns.new & libc::CLONE_NEWPID as u64;
-    let mut rest = (ns.new & !first & !pid) as i32;
+    let mut rest = (ns.new & !(libc::CLONE_NEWUSER as u64) & !pid) as i32;
     ns.new = first;
     if ns.time.is_some() {
         rest |= coracle_sys::namespace::CLONE_NEWTIME;
@@ -153,10 +179,7 @@ fn second_stage(ns: &mut Namespaces, out: &mut Vec<Step>) {
         out.push(step(Act::Unshare(rest), "linux.namespaces"));
     }
     if let Some(offsets) = ns.time.take().filter(|t| !t.is_empty()) {
-        out.push(step(
-            Act::WriteProc(c"self/timens_offsets".into(), offsets.into_bytes()),
-            "linux.timeOffsets",
-        ));
+        out.push(step(Act::ClockOffsets(offsets.into_bytes()), "linux.timeOffsets"));
     }
     out.push(step(Act::CloneAgain(pid), "linux.namespaces"));
 }
@@ -420,11 +443,13 @@ fn workload(
     setup: &mut Vec<Step>,
     found: &mut Findings,
 ) -> Vec<Step> {
+    let strict =
+        spec.annotations().as_ref().is_some_and(|a| a.get(seccomp::STRICT).is_some_and(|v| v != "0"));
     let seccomp = spec
         .linux()
         .as_ref()
         .and_then(|l| l.seccomp().as_ref())
-        .and_then(|p| seccomp::compile(p, request.compiled.as_ref(), found));
+        .and_then(|p| seccomp::compile(p, strict, request.compiled.as_ref(), found));
     let no_new_privs = process.no_new_privileges() == Some(true);
     setup.extend(limits::scheduling(process, found));
     setup.extend(limits::domain_and_memory(spec, found));
@@ -488,19 +513,15 @@ pub fn exec(
 ) -> Result<Plan, Refusal> {
     let mut found = Findings::default();
     let terminal = terminal(process, request, &mut found);
-    let mut namespaces = namespaces::of_init(spec, init, request.own_clocks, &mut found);
+    let mut namespaces = namespaces::of_init(spec, host, init, request.own_clocks, &mut found);
     let mut setup = Vec::new();
-    for (i, join) in namespaces.join.iter().enumerate() {
-        setup.push(step(Act::Enter(i), &join.origin));
-        if join.kind == libc::CLONE_NEWUSER {
-            setup.push(step(Act::BecomeRoot, &join.origin));
-        }
-    }
-    second_stage(&mut namespaces, &mut setup);
+    into_namespaces(&mut namespaces, &mut setup);
     let legacy = host.cgroup == crate::inputs::CgroupMode::Legacy;
     if cgroup.is_some() && (legacy || request.moved_into_cgroup) {
         setup.push(step(Act::AwaitCgroup, "linux.cgroupsPath"));
     }
+    let (first_cpus, last_cpus) = affinity::of_exec(process, &mut found);
+    setup.extend(last_cpus);
     setup.push(step(Act::NewSession, ""));
     if !request.no_new_keyring {
         setup.push(step(Act::Keyring(found.cstring("container id", format!("_ses.{}", request.id))), ""));
@@ -520,6 +541,7 @@ pub fn exec(
             launch,
             hooks: Default::default(),
             terminal,
+            first_cpus,
             warnings: found.warnings,
         })
     } else {

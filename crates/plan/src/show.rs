@@ -1,6 +1,6 @@
 //! A plan as text, for `coracle plan` and for tests: one line a step, with the place in config.json that asked for it.
 
-use crate::steps::{Act, IdMapped, IdSource, Listener, Mount, MountKind, Parameter, Plan, Step};
+use crate::steps::{Act, IdMapped, IdSource, Listener, Mount, MountKind, NetDevice, Parameter, Plan, Step};
 use coracle_sys::{libc, mount::attr};
 use std::ffi::CStr;
 use std::fmt::Write;
@@ -34,6 +34,10 @@ pub fn show(plan: &Plan) -> String {
     }
     if plan.cgroup.devices.as_ref().is_some_and(|d| !d.is_empty()) || !plan.cgroup.device_lines.is_empty() {
         line("filter devices".into(), "linux.resources.devices");
+    }
+    if !plan.first_cpus.is_empty() {
+        let text = format!("run on CPUs {} before the clone", numbers(&plan.first_cpus));
+        line(text, "process.execCPUAffinity.initial");
     }
     for s in &plan.setup {
         line(act(s), &s.origin);
@@ -153,6 +157,19 @@ pub fn act(step: &Step) -> String {
             format!("write {:?} to /proc{}", String::from_utf8_lossy(value), text(path))
         }
         Act::LoopbackUp => "set the loopback interface up".into(),
+        Act::NetDevices(devices) => {
+            let one =
+                |d: &NetDevice| format!("{} as {}", d.name.to_string_lossy(), d.new_name.to_string_lossy());
+            format!(
+                "have network devices moved here: {}",
+                devices.iter().map(one).collect::<Vec<_>>().join(", ")
+            )
+        }
+        Act::Cpus(set) if set.iter().all(|word| *word == u64::MAX) => "run on every CPU".into(),
+        Act::Cpus(set) => format!("run on CPUs {}", numbers(set)),
+        Act::ClockOffsets(text) => {
+            format!("set the clocks: {}", String::from_utf8_lossy(text).trim_end().replace('\n', ", "))
+        }
         Act::Keyring(name) => format!("join the session keyring {}", name.to_string_lossy()),
         Act::Sever(flags) => format!("make all mounts {} to the host's", propagation(*flags)),
         Act::ThisRoot => "take the container's root".into(),
@@ -214,6 +231,12 @@ pub fn act(step: &Step) -> String {
         Act::Exec(program) => format!("exec {:?}", program.argv),
         other => format!("{other:?}"),
     }
+}
+
+/// The bits that are set.
+fn numbers(set: &[u64]) -> String {
+    let all = (0..set.len() * 64).filter(|n| set[n / 64] >> (n % 64) & 1 == 1);
+    all.map(|n| n.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn namespaces(flags: u64) -> String {

@@ -17,6 +17,8 @@ pub struct Plan {
     pub hooks: Hooks,
     /// The terminal, when one was asked for.
     pub terminal: Option<Terminal>,
+    /// The CPUs (a bit each) that this process runs on from before the clone; none: as it does now.
+    pub first_cpus: Vec<u64>,
     /// What the specification lets pass, but must be said.
     pub warnings: Vec<String>,
 }
@@ -25,6 +27,13 @@ impl Plan {
     /// Whether the first process is born in its control group; else it waits until it was moved there.
     pub fn born_in_cgroup(&self) -> bool {
         !self.setup.iter().any(|s| matches!(s.act, Act::AwaitCgroup))
+    }
+
+    /// The network devices that move into the container.
+    pub fn net_devices(&self) -> &[NetDevice] {
+        let found =
+            self.setup.iter().find_map(|s| if let Act::NetDevices(d) = &s.act { Some(d) } else { None });
+        found.map_or(&[], Vec::as_slice)
     }
 
     /// The seccomp filter, when there is one.
@@ -53,6 +62,8 @@ pub enum Act {
     AwaitCgroup,
     /// New namespaces for this process (or, of pid and time, its next child): CLONE_NEW* flags.
     Unshare(i32),
+    /// Set the clocks of the time namespace that was just made: text of timens_offsets.
+    ClockOffsets(Vec<u8>),
     /// Go on in a sibling, cloned with these flags; this process ends.
     CloneAgain(u64),
     /// A session of its own.
@@ -61,6 +72,10 @@ pub enum Act {
     WriteProc(CString, Vec<u8>),
     /// Set the loopback interface up.
     LoopbackUp,
+    /// Show the parent this network namespace, and wait until it has moved the devices into it.
+    NetDevices(Vec<NetDevice>),
+    /// The CPUs to run on, a bit each; those of the control group's cpuset at most.
+    Cpus(Vec<u64>),
     /// A session keyring of this name.
     Keyring(CString),
     /// Open the LSM attribute file (below /proc/self/attr) that [`Act::Confine`] writes later.
@@ -291,6 +306,17 @@ pub struct Device {
     pub gid: u32,
     /// Bind the host's node instead: in a user namespace mknod(2) is refused.
     pub bind: bool,
+}
+
+/// A network device that moves into the container: config-linux.md, Network Devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetDevice {
+    /// Its name in the runtime's network namespace.
+    pub name: CString,
+    /// Its name in the container's; `%d` stands for the first number that makes it unique.
+    pub new_name: CString,
+    /// JSON path.
+    pub origin: String,
 }
 
 /// Namespaces.

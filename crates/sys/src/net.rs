@@ -40,6 +40,13 @@ pub fn interfaces() -> Result<Vec<(u32, CString)>> {
         .ok_or(Errno::EBADMSG)
 }
 
+/// RTM_GETLINK: whether an interface is set up. Errors: ENODEV when there is none of that index.
+pub fn is_up(index: u32) -> Result<bool> {
+    let links = Route::open()?.dump(libc::RTM_GETLINK, libc::RTM_NEWLINK, Body::link(0, 0))?;
+    let link = links.iter().find(|link| route::word(link, 4) == Some(index)).ok_or(Errno::ENODEV)?;
+    route::word(link, 8).map(|flags| flags & libc::IFF_UP as u32 != 0).ok_or(Errno::EBADMSG)
+}
+
 fn name(link: &[u8]) -> Option<CString> {
     let text = route::attributes(link.get(route::LINK..)?).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?.1;
     CStr::from_bytes_until_nul(text).ok().map(CStr::to_owned)

@@ -4,7 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Container, Ctx, Need, Output, Result, check, check_eq, context::path, look, tests};
+use crate::harness::{
+    Container, Ctx, Need, Output, Result, check, check_eq, container::until, context::path, look, tests,
+};
 
 tests! {
     the_exit_status_is_the_programs;
@@ -17,7 +19,12 @@ tests! {
     a_detached_process_is_known_by_its_pid_file;
     rlimits_of_the_file_hold known "runc": "before 1.1.13 built with a newer Go the soft limit is raised";
     the_io_priority_of_the_file_holds known "runc": "before 1.2 not" known "crun": "1.8 has none";
+    the_cpus_of_the_file_hold known "runc": "before 1.3 ignores the field" known "crun": "before 1.22 ignores the field";
+    the_callers_cpus_are_not_the_containers known "runc": "before 1.4 keeps them" known "crun": "before 1.24 keeps them";
+    cpus_that_are_none_are_refused known "runc": "before 1.3 ignores the field" known "crun": "before 1.22 ignores the field";
     capabilities_of_flags_reach_no_inheritable_set;
+    capabilities_of_flags_are_ambient_where_they_are_inheritable
+        known "runc": "before 1.3 never ambient" known "crun": "never ambient";
     preserved_descriptors_stand_from_3_on;
 }
 
@@ -140,6 +147,69 @@ fn the_io_priority_of_the_file_holds(ctx: &Ctx) -> Result {
     Ok(())
 }
 
+/// The CPUs that this test may use, as the kernel lists them.
+fn cpus() -> Result<String> {
+    look::status(std::process::id(), "Cpus_allowed_list")
+}
+
+const CPUS: &str = "sed -n 's/^Cpus_allowed_list:\\t//p' /proc/self/status";
+
+fn the_cpus_of_the_file_hold(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let all = cpus()?;
+    let last = all.rsplit([',', '-']).next().unwrap_or("0").to_owned();
+    let process = |affinity| {
+        json!({"args": ["/bin/sh", "-c", CPUS], "cwd": "/", "user": {"uid": 0, "gid": 0},
+            "execCPUAffinity": affinity})
+    };
+    for (affinity, wanted) in [
+        (json!({"final": last}), &last),
+        (json!({"initial": "0", "final": last}), &last),
+        (json!({"initial": last}), &last),
+        (json!({"initial": "0", "final": all}), &all),
+        (json!({}), &all),
+    ] {
+        let output = exec_file(ctx, &container, &process(affinity.clone()))?.succeeded("exec")?;
+        check_eq!(output.stdout().trim_end(), wanted, "CPUs after {affinity}");
+    }
+    Ok(())
+}
+
+fn the_callers_cpus_are_not_the_containers(ctx: &Ctx) -> Result {
+    let bundle = ctx.shell(&format!("{CPUS}; exec /probe wait"))?;
+    bundle.write()?;
+    let (id, at) = (ctx.id(), path(&bundle.dir).to_owned());
+    let container = Container::named(ctx, id.clone(), &bundle.dir);
+    let pinned = |words: &[&str]| {
+        let mut command = std::process::Command::new("taskset");
+        command.args(["--cpu-list", "0"]).arg(&ctx.runtime).arg("--root").arg(ctx.state_root());
+        command.args(words).stdin(std::process::Stdio::null());
+        ctx.finish(command)
+    };
+    let run = pinned(&["run", "--detach", "--bundle", &at, &id])?.succeeded("run")?;
+    until("the workload has printed", || Ok(run.stdout().contains('\n').then_some(())))?;
+    check_eq!(run.stdout().trim_end(), cpus()?, "CPUs of init");
+    let output = pinned(&["exec", &container.id, "/bin/sh", "-c", CPUS])?.succeeded("exec")?;
+    check_eq!(output.stdout().trim_end(), cpus()?, "CPUs of another process");
+    Ok(())
+}
+
+fn cpus_that_are_none_are_refused(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    for (affinity, words) in [
+        (json!({"initial": "8000"}), ["process.execCPUAffinity.initial", ""]),
+        (json!({"final": "8000"}), ["process.execCPUAffinity.final", ""]),
+        (json!({"final": "first"}), ["execCPUAffinity", "first"]),
+    ] {
+        let process = json!({"args": ["/probe", "exit", "0"], "cwd": "/", "user": {"uid": 0, "gid": 0},
+            "execCPUAffinity": affinity});
+        let output = exec_file(ctx, &container, &process)?;
+        check_eq!(output.code, 255, "exit status");
+        check!(words.iter().all(|w| output.stderr().contains(w)), "message: {}", output.stderr());
+    }
+    Ok(())
+}
+
 fn capabilities_of_flags_reach_no_inheritable_set(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
     let script = "grep -E '^Cap(Inh|Eff)' /proc/self/status | tr -d '\\n'";
@@ -151,6 +221,35 @@ fn capabilities_of_flags_reach_no_inheritable_set(ctx: &Ctx) -> Result {
     };
     check_eq!(set("Inh"), Some(0), "inheritable set ({text})");
     check!(set("Eff").is_some_and(|bits| bits >> 19 & 1 == 1), "effective set ({text})");
+    Ok(())
+}
+
+fn capabilities_of_flags_are_ambient_where_they_are_inheritable(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    for (set, names) in [
+        ("inheritable", json!(["CAP_CHOWN", "CAP_SYSLOG"])),
+        ("permitted", json!(["CAP_KILL", "CAP_CHOWN"])),
+        ("effective", json!(["CAP_KILL"])),
+        ("bounding", json!(["CAP_KILL", "CAP_CHOWN", "CAP_SYSLOG"])),
+        ("ambient", json!(["CAP_CHOWN"])),
+    ] {
+        bundle.set(&format!("/process/capabilities/{set}"), names);
+    }
+    let container = ctx.started(&bundle)?;
+    let script = "grep ^Cap /proc/self/status | tr -d '\\n\\t'";
+    // The numbers of capabilities: CHOWN 0, KILL 5, SYS_PTRACE 19, SYSLOG 34.
+    for (flags, sets) in [
+        (
+            ["--cap", "CAP_SYSLOG"],
+            [0x4_0000_0001_u64, 0x4_0000_0021, 0x4_0000_0021, 0x4_0000_0021, 0x4_0000_0001],
+        ),
+        (["--cap", "CAP_SYS_PTRACE"], [0x4_0000_0001, 0x8_0021, 0x8_0021, 0x4_0008_0021, 0x1]),
+    ] {
+        let output = exec(ctx, &container, &flags, &["/bin/sh", "-c", script])?.succeeded("exec")?;
+        let named = ["Inh", "Prm", "Eff", "Bnd", "Amb"].iter().zip(sets);
+        let wanted: String = named.map(|(name, bits)| format!("Cap{name}:{bits:016x}")).collect();
+        check_eq!(output.stdout(), wanted, "sets after {flags:?}");
+    }
     Ok(())
 }
 

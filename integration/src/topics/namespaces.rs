@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Ctx, Need, Result, check, check_eq, container::until, look, tests};
+use crate::harness::{Bundle, Ctx, Need, Result, check, check_eq, container::until, look, tests};
 
 tests! {
     listed_namespaces_are_new;
@@ -14,6 +14,10 @@ tests! {
     a_user_namespace_is_joined_by_path known "runc": "before 1.2 it wants mappings besides";
     a_time_namespace_has_its_offsets [Need::Namespace("time")]
         known "runc": "before 1.2 there is no time namespace";
+    a_time_namespace_beside_a_user_namespace_has_its_offsets [Need::Namespace("time")]
+        known "runc": "before 1.3 writes them without the right" known "crun": "before 1.20 writes them too late";
+    a_new_user_namespace_and_namespaces_of_the_hosts known "crun": "before 1.20 enters the user namespace first";
+    a_joined_user_namespace_and_namespaces_of_the_hosts known "runc": "before 1.2 it wants mappings besides";
     init_is_process_1;
     without_a_pid_namespace_init_has_the_hosts_pid;
     the_loopback_is_up;
@@ -47,20 +51,27 @@ fn unlisted_namespaces_are_the_callers(ctx: &Ctx) -> Result {
         let mut bundle = ctx.waiting()?;
         bundle.without_namespace(kind).remove("/hostname");
         if kind == "network" {
-            // A new sysfs shows the network namespace's owner; binding is what engines do then.
-            bundle.set(
-                "/mounts/5",
-                json!({"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "ro"]}),
-            );
-            bundle.spec["mounts"].as_array_mut().map(Vec::pop);
+            bind_sys(&mut bundle);
         }
         if kind == "ipc" {
-            let mounts = bundle.spec["mounts"].as_array_mut().ok_or("mounts")?;
-            mounts.retain(|mount| mount["type"] != "mqueue");
+            without_mqueue(&mut bundle)?;
         }
         let container = ctx.started(&bundle)?;
         check_eq!(look::namespace(container.pid, link)?, look::own_namespace(link)?, "{link} namespace");
     }
+    Ok(())
+}
+
+/// A new sysfs shows the network namespace's owner; binding is what engines do then.
+fn bind_sys(bundle: &mut Bundle) {
+    let sys = json!({"destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "ro"]});
+    bundle.set("/mounts/5", sys);
+    bundle.spec["mounts"].as_array_mut().map(Vec::pop);
+}
+
+fn without_mqueue(bundle: &mut Bundle) -> Result {
+    let mounts = bundle.spec["mounts"].as_array_mut().ok_or("mounts")?;
+    mounts.retain(|mount| mount["type"] != "mqueue");
     Ok(())
 }
 
@@ -148,6 +159,74 @@ fn a_time_namespace_has_its_offsets(ctx: &Ctx) -> Result {
         look::namespace(container.pid, "time")? != look::own_namespace("time")?,
         "time namespace is the test's own"
     );
+    Ok(())
+}
+
+fn a_time_namespace_beside_a_user_namespace_has_its_offsets(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(200_000, 65_536)?.namespace("time", None);
+    bundle.set("/linux/timeOffsets", json!({"monotonic": {"secs": 7881, "nanosecs": 2_718_281}}));
+    let container = ctx.started(&bundle)?;
+    let offsets = look::proc(container.pid, "timens_offsets")?;
+    let words: Vec<&str> = offsets.split_whitespace().collect();
+    check_eq!(words, ["monotonic", "7881", "2718281", "boottime", "0", "0"], "offsets");
+    check!(
+        look::namespace(container.pid, "time")? != look::own_namespace("time")?,
+        "time namespace is the test's own"
+    );
+    Ok(())
+}
+
+/// Those of a container without a user namespace belong to the host's.
+fn joins_those_of(bundle: &mut Bundle, other: u32) -> Result {
+    for (kind, link) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts")] {
+        bundle.namespace(kind, Some(&format!("/proc/{other}/ns/{link}")));
+    }
+    bundle.remove("/hostname");
+    bind_sys(bundle);
+    without_mqueue(bundle)
+}
+
+fn shares(container: u32, other: u32) -> Result {
+    for link in ["net", "ipc", "uts"] {
+        check_eq!(look::namespace(container, link)?, look::namespace(other, link)?, "{link} namespace");
+    }
+    Ok(())
+}
+
+fn a_new_user_namespace_and_namespaces_of_the_hosts(ctx: &Ctx) -> Result {
+    let other = ctx.started(&ctx.waiting()?)?;
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(200_000, 65_536)?;
+    joins_those_of(&mut bundle, other.pid)?;
+    let container = ctx.started(&bundle)?;
+    shares(container.pid, other.pid)?;
+    check!(
+        look::namespace(container.pid, "user")? != look::own_namespace("user")?,
+        "user namespace is the test's own"
+    );
+    check_eq!(look::status(container.pid, "Uid")?, "200000 200000 200000 200000", "uid as the host sees it");
+    let script = "readlink /proc/self/ns/user; readlink /proc/self/ns/net";
+    let output = ctx.call(&["exec", &container.id, "sh", "-c", script])?.succeeded("exec")?;
+    let wanted =
+        [look::namespace(container.pid, "user")?, look::namespace(other.pid, "net")?].map(|n| n + "\n");
+    check_eq!(output.stdout(), wanted.concat(), "namespaces of another process in it");
+    Ok(())
+}
+
+fn a_joined_user_namespace_and_namespaces_of_the_hosts(ctx: &Ctx) -> Result {
+    let other = ctx.started(&ctx.waiting()?)?;
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(200_000, 65_536)?;
+    let owner = ctx.started(&bundle)?;
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(200_000, 65_536)?;
+    bundle.namespace("user", Some(&format!("/proc/{}/ns/user", owner.pid)));
+    bundle.remove("/linux/uidMappings").remove("/linux/gidMappings");
+    joins_those_of(&mut bundle, other.pid)?;
+    let container = ctx.started(&bundle)?;
+    shares(container.pid, other.pid)?;
+    check_eq!(look::namespace(container.pid, "user")?, look::namespace(owner.pid, "user")?, "user namespace");
     Ok(())
 }
 
