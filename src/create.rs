@@ -238,6 +238,7 @@ fn record(bundle: &Bundle, plan: &Plan, host: &Host, id: &str) -> Record {
         unit: plan.cgroup.unit.as_ref().map(|u| Unit { name: u.name.clone(), user: u.user }),
         shared_pids: !own_pids,
         own_clocks: false,
+        root_mount: coracle_apply::root_mount(plan),
         annotations: bundle
             .spec
             .annotations()

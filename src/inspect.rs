@@ -73,6 +73,7 @@ fn unwritten(entry: &Entry) -> Record {
         unit: None,
         shared_pids: false,
         own_clocks: false,
+        root_mount: None,
         annotations: Default::default(),
         owner: coracle_sys::creds::geteuid(),
     }

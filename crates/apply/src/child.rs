@@ -25,6 +25,8 @@ pub(crate) struct Prepared<'a> {
     pub(crate) waiting: Option<OwnedFd>,
     /// The namespaces to join, in the plan's order.
     pub(crate) joins: Vec<OwnedFd>,
+    /// The root of the container's init (exec).
+    pub(crate) root: Option<OwnedFd>,
     /// Sources that the parent opened, by step.
     pub(crate) opened: Vec<(usize, OwnedFd)>,
     /// Descriptors for the workload, from 3 on.
@@ -101,6 +103,7 @@ impl Child<'_> {
                 .iter()
                 .chain(&p.waiting)
                 .chain(&p.joins)
+                .chain(&p.root)
                 .chain(p.opened.iter().map(|o| &o.1))
                 .chain(&self.offsets)
                 .map(AsRawFd::as_raw_fd),
@@ -150,9 +153,23 @@ impl Child<'_> {
             Act::OpenLabel(file) => self.open_label(file),
             Act::Sever(flags) => root::sever(*flags),
             Act::Overlay(from, options, at) => root::overlay(from, options, at),
-            Act::OpenRoot(place) => self.open_root(place),
-            Act::ThisRoot => {
-                self.root = Some(root::plain(c"/")?);
+            Act::OpenRoot(place) => {
+                let opened = self.opened();
+                self.root = Some(root::open(place, opened)?);
+                Ok(())
+            }
+            Act::BindRoot(place) => {
+                self.root = Some(root::bind(place)?);
+                Ok(())
+            }
+            Act::PlainRoot(place) => {
+                self.root = Some(root::plain(place)?);
+                Ok(())
+            }
+            Act::InitsRoot => {
+                let root = self.p.root.take().ok_or_else(|| Failure::says("init's root is not open"))?;
+                root::change(root.as_fd())?;
+                self.root = Some(root);
                 Ok(())
             }
             Act::Mount(what) => {
@@ -177,7 +194,8 @@ impl Child<'_> {
             Act::CreateContainerHooks => self.create_container(),
             Act::Console => {
                 let size = self.p.plan.terminal.as_ref().and_then(|t| t.size);
-                let own = self.p.plan.setup.iter().any(|s| matches!(s.act, Act::Sever(_)));
+                let own =
+                    self.p.plan.setup.iter().any(|s| matches!(s.act, Act::OpenRoot(_) | Act::BindRoot(_)));
                 console::open(self.root()?, self.p.wire.as_fd(), size, own)
             }
             Act::Pivot => root::pivot(self.root()?),
@@ -194,8 +212,14 @@ impl Child<'_> {
                 self.masks.mask(root.as_fd(), what)
             }
             Act::StartContainerHooks => self.start_container(),
+
             Act::FindProgram => self.find_program(),
-            Act::Settle(first) => program::settle(*first),
+            Act::Settle(first) => {
+                // Not left to the exec: which descriptor that closes first is the kernel's affair, and a state right after
+                // start, which waits for the end of the wire, would still say created.
+                self.p.waiting = None;
+                program::settle(*first)
+            }
             Act::Exec(what) => Err(program::exec(&self.program, what, self.home.take())),
             other => self.limit(other),
         }
@@ -319,13 +343,6 @@ impl Child<'_> {
         }
     }
 
-    fn open_root(&mut self, place: &CStr) -> Result<()> {
-        let opened = self.opened();
-        let own = self.p.plan.setup.iter().any(|s| matches!(s.act, Act::Sever(_)));
-        self.root = Some(if own { root::open(place, opened)? } else { root::plain(place)? });
-        Ok(())
-    }
-
     fn create_container(&mut self) -> Result<()> {
         fs::umask(0o022);
         let hooks = &self.p.plan.hooks;
@@ -343,7 +360,12 @@ impl Child<'_> {
             return Err(Failure::says("the runtime ended"));
         }
         self.host_pid = i32::from_ne_bytes([answer[1], answer[2], answer[3], answer[4]]);
-        hooks::run(&hooks.create_container, &self.p.record.state_json("creating", self.host_pid))
+        // Where the container's files are, which the hook is for; as with runc.
+        fs::fchdir(self.root()?).doing(|| "entering the root file system".into())?;
+        let state = self.p.record.state_json("creating", self.host_pid);
+        let done = hooks::run(&hooks.create_container, &state, None);
+        fs::chdir(c"/").doing(|| "leaving the root file system".into())?;
+        done
     }
 
     /// A hook that names no environment has the program's.
@@ -357,7 +379,8 @@ impl Child<'_> {
         let env: Vec<CString> = own.iter().chain(&self.home).cloned().collect();
         // A filter with a listener is in force already: order.rs.
         let filter = self.p.plan.filter().filter(|f| f.listener.is_none());
-        hooks::run_in(&env, hooks, &self.p.record.state_json("created", self.host_pid), filter)
+        let around = hooks::Around { env: &env, dir: None, filter };
+        hooks::run_in(&around, hooks, &self.p.record.state_json("created", self.host_pid))
     }
 
     fn filter(&self, filter: &Filter) -> Result<()> {
@@ -410,6 +433,9 @@ impl Child<'_> {
     /// Reports, then waits; the parent's death no longer matters, for it has written down who this is.
     fn await_start(&mut self) -> Result<()> {
         process::set_pdeathsig(0).doing(|| "letting go of the runtime".into())?;
+        // A container may wait for long: it holds nothing of the file system meanwhile.
+        self.root = None;
+        self.masks = masks::Masks::default();
         wire::say(self.p.wire.as_fd(), b'R')?;
         match self.p.listener.take() {
             None => wire::await_go(self.p.wire.as_fd()),
@@ -417,11 +443,7 @@ impl Child<'_> {
                 // Else a kill without a signal's name would not reach a created container.
                 signal::end_on_sigterm();
                 let _ = signal::set_mask(0);
-                let above = self.p.waiting.as_ref().map_or(3, |w| w.as_raw_fd() + 1);
-                let wire = socket::accept(listener.as_fd()).doing(|| "waiting for start".into())?;
-                // The kernel closes descriptors in their order at exec: the lock that says that init waits must go before
-                // the end that start waits for, or a state right after start would still say created.
-                self.p.wire = fs::dup_from(wire.as_fd(), above).doing(|| "answering start".into())?;
+                self.p.wire = socket::accept(listener.as_fd()).doing(|| "waiting for start".into())?;
                 Ok(())
             }
         }

@@ -10,7 +10,8 @@ use crate::{lifecycle, pid_file, relay};
 use coracle_plan::steps::Plan;
 use coracle_state::Record;
 use coracle_sys::process::Cloned;
-use coracle_sys::{Errno, libc, limits, process, socket};
+use coracle_sys::{Errno, fs, libc, limits, process, socket};
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -41,6 +42,9 @@ pub struct ExecHow<'a> {
 pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
     check_inputs(how.preserve_fds)?;
     let joins = open_joins(plan)?;
+    let place = CString::new(format!("/proc/{}/root", record.pid)).unwrap_or_default();
+    let root = fs::open(&place, libc::O_PATH | libc::O_DIRECTORY, 0)
+        .doing(|| format!("opening the root of the container's init, {}", text(&place)))?;
     if record.init().map_err(|e| Failure::says(e.to_string()))?.is_none() {
         // What was just opened by init's pid may have been another's.
         return Err(Failure::says("cannot exec in a stopped container"));
@@ -68,6 +72,7 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
         listener: None,
         waiting: None,
         joins,
+        root: Some(root),
         opened: Vec::new(),
         preserve_fds: how.preserve_fds,
     };
@@ -78,8 +83,9 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
             .map_err(|f| f.at("process.execCPUAffinity.initial"))?;
     }
     let mut cloned = clone(plan, group.as_ref());
-    if how.cgroup.is_empty() && cloned.as_ref().is_err_and(|f| f.errno == Some(Errno::EBUSY)) {
-        // The container has made groups of its own and moved init there.
+    let moved = |f: &Failure| matches!(f.errno, Some(Errno::EBUSY | Errno::ENOENT));
+    if how.cgroup.is_empty() && cloned.as_ref().is_err_and(moved) {
+        // The container has made groups of its own and moved init there, or init was moved and its group removed.
         group = Cgroup::of_process(record.pid);
         cloned = clone(plan, group.as_ref());
     }

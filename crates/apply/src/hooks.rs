@@ -4,23 +4,37 @@ use crate::failure::{Doing, Failure, Result};
 use coracle_plan::steps::{Filter, Hook};
 use coracle_sys::process::{CloneArgs, Cloned, Status};
 use coracle_sys::{fs, libc, poll, process, seccomp, signal};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-/// Runs each in order with this state; one that names no environment has this process's.
+/// What hooks are run in.
+pub(crate) struct Around<'a> {
+    /// The environment of those that name none.
+    pub(crate) env: &'a [CString],
+    /// The working directory.
+    pub(crate) dir: Option<&'a CStr>,
+    /// A filter that only they have yet.
+    pub(crate) filter: Option<&'a Filter>,
+}
+
+/// Runs each in order with this state, in this directory (the bundle, where it is still there; this process's when `None`);
+/// one that names no environment has this process's.
 /// Errors: the first that cannot run, exits non-zero, or outlives its timeout (then it is killed); with what it printed.
-pub fn run(hooks: &[Hook], state: &[u8]) -> Result<()> {
+pub fn run(hooks: &[Hook], state: &[u8], dir: Option<&Path>) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
     let env = std::env::vars_os()
         .filter_map(|(k, v)| CString::new([k.as_encoded_bytes(), b"=", v.as_encoded_bytes()].concat()).ok());
-    run_in(&env.collect::<Vec<_>>(), hooks, state, None)
+    let dir = dir.and_then(|d| CString::new(d.as_os_str().as_encoded_bytes()).ok());
+    let around = Around { env: &env.collect::<Vec<_>>(), dir: dir.as_deref(), filter: None };
+    run_in(&around, hooks, state)
 }
 
-/// The same with this environment for those that name none, and under a filter that only they have yet.
-pub(crate) fn run_in(env: &[CString], hooks: &[Hook], state: &[u8], filter: Option<&Filter>) -> Result<()> {
-    hooks.iter().try_for_each(|hook| one(hook, env, state, filter).map_err(|f| named(hook, f)))
+/// The same in these surroundings.
+pub(crate) fn run_in(around: &Around, hooks: &[Hook], state: &[u8]) -> Result<()> {
+    hooks.iter().try_for_each(|hook| one(hook, around, state).map_err(|f| named(hook, f)))
 }
 
 /// The words that callers look for: which kind, which one of them.
@@ -42,19 +56,12 @@ fn printed(output: &OwnedFd) -> String {
     if text.is_empty() { text } else { format!("; it printed: {text}") }
 }
 
-fn one(hook: &Hook, env: &[CString], state: &[u8], filter: Option<&Filter>) -> Result<()> {
+fn one(hook: &Hook, around: &Around, state: &[u8]) -> Result<()> {
     let output = fs::memfd_create(c"output", 0).doing(|| "making a file for a hook's output".into())?;
-    attempt(hook, env, state, filter, &output)
-        .map_err(|f| Failure { doing: f.doing + &printed(&output), ..f })
+    attempt(hook, around, state, &output).map_err(|f| Failure { doing: f.doing + &printed(&output), ..f })
 }
 
-fn attempt(
-    hook: &Hook,
-    env: &[CString],
-    state: &[u8],
-    filter: Option<&Filter>,
-    output: &OwnedFd,
-) -> Result<()> {
+fn attempt(hook: &Hook, around: &Around, state: &[u8], output: &OwnedFd) -> Result<()> {
     let name = || format!("hook {}", crate::failure::text(&hook.path));
     // A memfd, so that a hook that does not read its input cannot make this write wait.
     let input = fs::memfd_create(c"state", 0).doing(name)?;
@@ -63,7 +70,7 @@ fn attempt(
         fs::open(&fs::proc_fd_path(&input), libc::O_RDONLY, 0).or_else(|_| rewound(input)).doing(name)?;
     let args = CloneArgs { flags: 0, cgroup: None, sibling: false };
     match process::clone3(&args).doing(|| format!("starting {}", name()))? {
-        Cloned::Child => become_hook(hook, env, filter, input.as_fd(), output.as_fd()),
+        Cloned::Child => become_hook(hook, around, input.as_fd(), output.as_fd()),
         Cloned::Parent(pid, pidfd) => {
             let limit = hook.timeout.map_or(-1, |s| i32::try_from(u64::from(s) * 1000).unwrap_or(i32::MAX));
             let ended = poll::poll(&[(pidfd.as_fd(), libc::POLLIN)], limit).doing(name)?;
@@ -101,22 +108,18 @@ fn rewound(file: OwnedFd) -> coracle_sys::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn become_hook(
-    hook: &Hook,
-    env: &[CString],
-    filter: Option<&Filter>,
-    input: BorrowedFd,
-    output: BorrowedFd,
-) -> ! {
+fn become_hook(hook: &Hook, around: &Around, input: BorrowedFd, output: BorrowedFd) -> ! {
     for (fd, number) in [(input, 0), (output, 1), (output, 2)] {
         let _ = fs::dup_onto(fd, number);
     }
     let _ = fs::close_others(&mut []);
     signal::default_actions();
     let _ = signal::set_mask(0);
-    let filtered = filter.map_or(Ok(None), |f| seccomp::set_filter(&f.program, f.flags));
+    // A bundle that is gone by the time of poststop keeps nobody from cleaning up.
+    let _ = around.dir.map_or(Ok(()), fs::chdir);
+    let filtered = around.filter.map_or(Ok(None), |f| seccomp::set_filter(&f.program, f.flags));
     let errno = match filtered {
-        Ok(_) => process::execve(&hook.path, &hook.argv, hook.env.as_deref().unwrap_or(env)),
+        Ok(_) => process::execve(&hook.path, &hook.argv, hook.env.as_deref().unwrap_or(around.env)),
         Err(errno) => errno,
     };
     let text = format!("hook {}: {}\n", crate::failure::text(&hook.path), errno.desc().to_lowercase());

@@ -21,4 +21,4 @@ mod starting;
 mod step;
 mod wire;
 
-pub use parent::{Created, How, create};
+pub use parent::{Created, How, create, root_mount};

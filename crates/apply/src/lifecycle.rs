@@ -5,10 +5,12 @@ use crate::cgroup::{Cgroup, scope};
 use crate::failure::{Doing, Failure, Result};
 use crate::hooks;
 use crate::starting::Starting;
+use crate::step::root;
 use coracle_plan::inputs::CgroupMode;
 use coracle_plan::steps::Hooks;
 use coracle_state::{Entry, Record};
 use coracle_sys::{Errno, libc, poll, process, socket};
+use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -51,7 +53,7 @@ pub fn start(entry: &Entry, hooks: &Hooks) -> Result<()> {
     Starting { wire: wire.as_fd(), pid, pidfd: None, record: &record, status: "created" }
         .wait(None)
         .inspect_err(|_| stop(&record))?;
-    hooks::run(&hooks.poststart, &record.state_json("running", pid)).inspect_err(|_| {
+    hooks::run(&hooks.poststart, &record.state_json("running", pid), Some(&record.bundle)).inspect_err(|_| {
         // runtime.md, Lifecycle: a failed poststart hook stops the container.
         stop(&record);
     })
@@ -123,11 +125,19 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Re
     if let Some(group) = cgroup(&record) {
         group.remove()?;
     }
+    detach(&record)?;
     let poststop = hooks(entry).poststop;
     // runtime.md, Lifecycle: a failed poststop hook is a warning, and the rest goes on.
-    let hooked = hooks::run(&poststop, &record.state_json("stopped", 0));
+    let hooked = hooks::run(&poststop, &record.state_json("stopped", 0), Some(&record.bundle));
     entry.remove().map_err(says)?;
     hooked
+}
+
+/// Takes the container's mounts off the runtime's own mount namespace, where it has none of its own.
+pub(crate) fn detach(record: &Record) -> Result<()> {
+    let Some(before) = record.root_mount else { return Ok(()) };
+    let path = CString::new(record.rootfs.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    root::detach(&path, before)
 }
 
 /// Freezes or thaws the processes.

@@ -6,8 +6,9 @@ use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::net_devices::Moved;
 use crate::starting::Starting;
+use crate::step::root;
 use crate::wire::{self, Said};
-use crate::{hooks, idmap, pid_file, relay, sources};
+use crate::{hooks, idmap, lifecycle, pid_file, relay, sources};
 use coracle_plan::steps::{Act, IdMaps, Plan};
 use coracle_state::{Entry, Lock, Record, Stage, process_facts};
 use coracle_sys::process::{CloneArgs, Cloned, Status};
@@ -52,6 +53,13 @@ pub struct How<'a> {
     pub pidfd_socket: Option<&'a Path>,
     /// Whether the caller wants init's user and network namespaces.
     pub namespaces: bool,
+}
+
+/// The mount that the root file system lies on, where the plan mounts onto it in the runtime's own mount namespace.
+pub fn root_mount(plan: &Plan) -> Option<u64> {
+    let elsewhere = plan.namespaces.join.iter().any(|j| j.kind == libc::CLONE_NEWNS);
+    let place = plan.setup.iter().find_map(|s| if let Act::BindRoot(p) = &s.act { Some(p) } else { None })?;
+    if elsewhere { None } else { root::mount_of(place) }
 }
 
 /// Creates the container. `systemd` is asked for the control group where the plan says so. Warnings are added to the list.
@@ -156,6 +164,7 @@ fn begin(
     warnings: &mut Vec<String>,
 ) -> Result<Making> {
     let state = |e: coracle_state::Error| Failure::says(e.to_string());
+    Cgroup::check(&plan.cgroup)?;
     entry.save(record).map_err(state)?;
     entry.write("config.json", how.config).map_err(state)?;
     let waiting = entry.waiting().map_err(state)?;
@@ -178,6 +187,7 @@ fn begin(
         listener,
         waiting: Some(waiting),
         joins,
+        root: None,
         opened,
         preserve_fds: how.preserve_fds,
     };
@@ -314,7 +324,11 @@ impl Making {
     }
 
     fn run_hooks(&self, plan: &Plan, record: &Record) -> Result<()> {
-        hooks::run(&plan.hooks.create_runtime, &record.state_json("creating", self.pid))?;
+        hooks::run(
+            &plan.hooks.create_runtime,
+            &record.state_json("creating", self.pid),
+            Some(&record.bundle),
+        )?;
         let answer = [wire::GO, self.pid.to_ne_bytes().as_slice()].concat();
         socket::send(self.wire.as_fd(), &answer).doing(|| "answering the container's init".into())
     }
@@ -342,9 +356,10 @@ impl Making {
         if let Some(group) = &self.cgroup {
             let _ = group.remove();
         }
+        let _ = lifecycle::detach(record);
         if failure.origin.starts_with("hooks.") {
             // runtime.md, Lifecycle: a failed hook leads to the poststop hooks.
-            let _ = hooks::run(&plan.hooks.poststop, &record.state_json("stopped", 0));
+            let _ = hooks::run(&plan.hooks.poststop, &record.state_json("stopped", 0), Some(&record.bundle));
         }
         let _ = entry.remove();
         failure
@@ -421,7 +436,11 @@ impl Created {
         let (wire, pidfd) = (self.wire.as_fd(), Some(self.pidfd.as_fd()));
         let pid = self.record.pid;
         Starting { wire, pid, pidfd, record: &self.record, status: "created" }.wait(Some(plan))?;
-        hooks::run(&self.poststart, &self.record.state_json("running", self.record.pid))
+        hooks::run(
+            &self.poststart,
+            &self.record.state_json("running", self.record.pid),
+            Some(&self.record.bundle),
+        )
     }
 
     /// Removes everything after a failure, or after the end of a foreground run.
@@ -431,7 +450,8 @@ impl Created {
         if let Some(group) = &self.cgroup {
             group.remove()?;
         }
-        let hooked = hooks::run(poststop, &self.record.state_json("stopped", 0));
+        lifecycle::detach(&self.record)?;
+        let hooked = hooks::run(poststop, &self.record.state_json("stopped", 0), Some(&self.record.bundle));
         self.entry.remove().map_err(|e| Failure::says(e.to_string()))?;
         hooked
     }

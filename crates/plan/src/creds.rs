@@ -49,11 +49,9 @@ pub(crate) fn capabilities(
     let can = if fresh_user_namespace { u64::MAX } else { host.capabilities };
     let missing = (effective | permitted | inheritable | ambient) & !can;
     if missing != 0 {
-        let names: Vec<String> =
-            (0..64).filter(|n| missing >> n & 1 == 1).map(|n| format!("number {n}")).collect();
         found.warn(format!(
-            "process.capabilities: the caller itself lacks capability {}; left out",
-            names.join(", ")
+            "process.capabilities: the caller itself lacks {}; left out",
+            names(missing).join(", ")
         ));
     }
     // Ambient needs permitted and inheritable, effective needs permitted: capabilities(7). What does not meet that cannot be had.
@@ -67,8 +65,10 @@ pub(crate) fn capabilities(
             "add them to permitted",
         );
     }
-    if ambient & can & !(permitted & inheritable) != 0 {
-        found.warn("process.capabilities.ambient: only what is permitted and inheritable too can be ambient (capabilities(7)); the rest is left out");
+    for name in names(ambient & can & !(permitted & inheritable)) {
+        found.warn(format!(
+            "process.capabilities.ambient: can't raise ambient capability {name}: only one that is permitted and inheritable too can be ambient (capabilities(7)); left out"
+        ));
     }
     let sets = Capabilities {
         effective: effective & permitted,
@@ -124,6 +124,11 @@ fn check_mapped(at: &str, id: u32, map: &str, where_: &str, found: &mut Findings
             format!("cover it in {where_}"),
         );
     }
+}
+
+/// The names of those whose bits are set.
+fn names(set: u64) -> Vec<String> {
+    caps::all().into_iter().filter(|c| set >> c.index() & 1 == 1).map(|c| c.to_string()).collect()
 }
 
 /// The names of all capabilities up to this number, sorted, for `features`.

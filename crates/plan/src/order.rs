@@ -279,6 +279,7 @@ fn root(
     let rootfs = request.bundle.join(root.path());
     let path = found.cstring("root.path", rootfs.as_os_str().as_encoded_bytes());
     let own_mounts = mounts::new_namespace(spec, Kind::Mount);
+    let mounts_wanted = own_mounts || mounts::wanted(spec);
     let propagation = mounts::root_propagation(spec, found);
     let user_namespace = namespaces::asked(spec, Kind::User).is_some() || !host.admin();
     if own_mounts {
@@ -295,6 +296,12 @@ fn root(
             out.push(step(Act::Overlay(from, options, path.clone()), "--image"));
         }
         out.push(step(Act::OpenRoot(path), "root.path"));
+    } else if mounts_wanted {
+        out.push(step(Act::BindRoot(path), "root.path"));
+    } else {
+        out.push(step(Act::PlainRoot(path), "root.path"));
+    }
+    if mounts_wanted {
         let around = Surroundings {
             host,
             bundle: &request.bundle,
@@ -308,24 +315,6 @@ fn root(
             out.push(Step { act: Act::Mount(Box::new(mount)), origin: at });
         }
         dev(spec, &around.rootfs, user_namespace, &mut out, found);
-    } else {
-        if spec.mounts().as_ref().is_some_and(|m| !m.is_empty()) {
-            found.problem(
-                "mounts",
-                "without a mount namespace they would be made on the host",
-                "config-linux.md, Namespaces",
-                "add a namespace of type mount",
-            );
-        }
-        if root.readonly() == Some(true) {
-            found.problem(
-                "root.readonly",
-                "without a mount namespace it would change the host's mount",
-                "config-linux.md, Namespaces",
-                "add a namespace of type mount",
-            );
-        }
-        out.push(step(Act::OpenRoot(path), "root.path"));
     }
     if let Some(cwd) = spec.process().as_ref().map(|p| mounts::inside(p.cwd())).filter(|c| !c.is_empty()) {
         out.push(step(Act::WorkingDir(found.cstring("process.cwd", cwd)), "process.cwd"));
@@ -344,7 +333,7 @@ fn root(
     if out.iter().any(|s| matches!(&s.act, Act::Mount(m) if m.seal)) {
         out.push(step(Act::SealMounts, "mounts"));
     }
-    after_root(spec, own_mounts, propagation, &mut out, found);
+    after_root(spec, propagation.filter(|_| own_mounts), &mut out, found);
     out
 }
 
@@ -364,43 +353,26 @@ fn dev(spec: &Spec, rootfs: &Path, user_namespace: bool, out: &mut Vec<Step>, fo
     out.push(step(Act::Ptmx, ""));
 }
 
-fn after_root(
-    spec: &Spec,
-    own_mounts: bool,
-    propagation: Option<u64>,
-    out: &mut Vec<Step>,
-    found: &mut Findings,
-) {
+fn after_root(spec: &Spec, propagation: Option<u64>, out: &mut Vec<Step>, found: &mut Findings) {
     let linux = spec.linux().as_ref();
-    if own_mounts {
-        for (i, path) in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten().enumerate() {
-            let at = format!("linux.readonlyPaths[{i}]");
-            let path = target(path, &at, found);
-            out.push(Step { act: Act::Readonly(path), origin: at });
+    for (i, path) in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten().enumerate() {
+        let at = format!("linux.readonlyPaths[{i}]");
+        let path = target(path, &at, found);
+        out.push(Step { act: Act::Readonly(path), origin: at });
+    }
+    for (i, path) in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten().enumerate() {
+        let at = format!("linux.maskedPaths[{i}]");
+        let path = target(path, &at, found);
+        // One mask hides a path as well as two.
+        if !out.iter().any(|s| matches!(&s.act, Act::Mask(before) if *before == path)) {
+            out.push(Step { act: Act::Mask(path), origin: at });
         }
-        for (i, path) in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten().enumerate() {
-            let at = format!("linux.maskedPaths[{i}]");
-            let path = target(path, &at, found);
-            // One mask hides a path as well as two.
-            if !out.iter().any(|s| matches!(&s.act, Act::Mask(before) if *before == path)) {
-                out.push(Step { act: Act::Mask(path), origin: at });
-            }
-        }
-        if let Some(flags) = propagation {
-            out.push(step(Act::RootPropagation(flags), "linux.rootfsPropagation"));
-        }
-        if spec.root().as_ref().and_then(|r| r.readonly()) == Some(true) {
-            out.push(step(Act::ReadonlyRoot, "root.readonly"));
-        }
-    } else if linux.is_some_and(|l| {
-        l.masked_paths().iter().flatten().chain(l.readonly_paths().iter().flatten()).next().is_some()
-    }) {
-        found.problem(
-            "linux.maskedPaths",
-            "without a mount namespace they would be hidden on the host too",
-            "config-linux.md, Masked Paths",
-            "add a namespace of type mount",
-        );
+    }
+    if let Some(flags) = propagation {
+        out.push(step(Act::RootPropagation(flags), "linux.rootfsPropagation"));
+    }
+    if spec.root().as_ref().and_then(|r| r.readonly()) == Some(true) {
+        out.push(step(Act::ReadonlyRoot, "root.readonly"));
     }
     let name =
         |name: &Option<String>| name.as_ref().filter(|n| !n.is_empty()).map(|n| n.clone().into_bytes());
@@ -526,7 +498,7 @@ pub fn exec(
     if !request.no_new_keyring {
         setup.push(step(Act::Keyring(found.cstring("container id", format!("_ses.{}", request.id))), ""));
     }
-    setup.push(step(Act::ThisRoot, ""));
+    setup.push(step(Act::InitsRoot, ""));
     if terminal.is_some() {
         setup.push(step(Act::Console, "process.terminal"));
     }

@@ -172,9 +172,17 @@ pub fn act(step: &Step) -> String {
         }
         Act::Keyring(name) => format!("join the session keyring {}", name.to_string_lossy()),
         Act::Sever(flags) => format!("make all mounts {} to the host's", propagation(*flags)),
-        Act::ThisRoot => "take the container's root".into(),
+        Act::InitsRoot => "take the root of the container's init".into(),
         Act::Overlay(_, _, at) => format!("join the image's layers on {}", at.to_string_lossy()),
-        Act::OpenRoot(path) => format!("take {} as the root file system", path.to_string_lossy()),
+        Act::OpenRoot(path) | Act::PlainRoot(path) => {
+            format!("take {} as the root file system", path.to_string_lossy())
+        }
+        Act::BindRoot(path) => {
+            format!(
+                "bind {0} on itself in the shared mount namespace; delete takes it off",
+                path.to_string_lossy()
+            )
+        }
         Act::Mount(what) => mount(what),
         Act::Device(d) if d.bind => format!("bind the host's {}", text(&d.path)),
         Act::Device(d) => format!(

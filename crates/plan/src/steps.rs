@@ -82,13 +82,17 @@ pub enum Act {
     OpenLabel(CString),
     /// Make every mount of the copied mount namespace a slave or private (MS_* flags), so that nothing propagates out.
     Sever(u64),
-    /// Take the root of the mount namespace that was entered as the root (exec).
-    ThisRoot,
+    /// Make the root of the container's init the root (exec): it may lie below that of its mount namespace.
+    InitsRoot,
     /// Mount an overlay, seen by this mount namespace alone: the directory that its relative names begin at, its options,
     /// where.
     Overlay(CString, CString, CString),
-    /// Attach a copy of the root file system onto itself: path, recursive propagation of the copy (MS_* flag).
+    /// Attach a copy of the root file system onto itself.
     OpenRoot(CString),
+    /// The same in a mount namespace that others see: the copy is private, and all that is mounted goes with it.
+    BindRoot(CString),
+    /// Open the root file system as it is, where nothing is mounted.
+    PlainRoot(CString),
     /// A mount below the root.
     Mount(Box<Mount>),
     /// From here on the mounts that asked for it are read-only: all that belongs into them stands.

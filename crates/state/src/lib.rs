@@ -10,6 +10,7 @@ pub mod kept;
 
 use coracle_sys::{Errno, fs, libc, process};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt;
@@ -58,6 +59,10 @@ pub struct Record {
     /// Whether init has a time namespace that config.json does not ask for: criu restores clocks so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_clocks: bool,
+    /// The mount that the root file system lay on, where the container's mounts are made in the runtime's own mount
+    /// namespace, on top of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mount: Option<u64>,
     /// Annotations of config.json.
     pub annotations: BTreeMap<String, String>,
     /// Who created it.
@@ -120,6 +125,8 @@ pub struct Entry {
     /// The directory's path.
     pub path: PathBuf,
     dir: OwnedFd,
+    /// Whether this process has locked it.
+    held: Cell<bool>,
 }
 
 /// Refuses what cannot be one plain name in a directory. In every command, not only create (a peer's delete of `..`
@@ -203,7 +210,7 @@ impl Entry {
     fn in_root(root: BorrowedFd, root_path: &Path, id: &str) -> Result<Entry> {
         let path = root_path.join(id);
         match fs::openat(root, &name(id), libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_RDONLY, 0) {
-            Ok(dir) => Ok(Entry { id: id.into(), path, dir }),
+            Ok(dir) => Ok(Entry { id: id.into(), path, dir, held: Cell::new(false) }),
             Err(Errno::ENOENT) => Err(Error::Missing(id.into())),
             Err(e) => Err(Error::Io("opening", path, e)),
         }
@@ -222,11 +229,15 @@ impl Entry {
             return Err(Error::Missing(self.id.clone()));
         }
         let fd = fs::dup_from(self.dir(), 3).map_err(failed)?;
+        self.held.set(true);
         Ok(Lock { fd })
     }
 
-    /// Whether a command is working on this container now.
+    /// Whether another command is working on this container now.
     pub fn busy(&self) -> bool {
+        if self.held.get() {
+            return false;
+        }
         match fs::openat(self.dir(), c".", libc::O_DIRECTORY | libc::O_RDONLY, 0) {
             Ok(own) => fs::flock(own.as_fd(), libc::LOCK_SH | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK),
             Err(_) => false,
@@ -406,8 +417,9 @@ impl Entry {
         Ok(match (record.init()?, record.stage) {
             (None, Stage::Creating) if self.busy() => ("creating", None),
             (None, _) => ("stopped", None),
-            (Some(init), Stage::Creating) => ("creating", Some(init)),
-            (Some(init), Stage::Created) => (if self.waits() { "created" } else { "running" }, Some(init)),
+            (Some(init), Stage::Creating) if self.busy() => ("creating", Some(init)),
+            // Init outlives create only once all is done but the last line of the record.
+            (Some(init), _) => (if self.waits() { "created" } else { "running" }, Some(init)),
         })
     }
 }

@@ -60,65 +60,71 @@ impl Cgroup {
         Cgroup { path: path.to_owned(), dirs, v2: !legacy, unit }
     }
 
+    /// Whether the group may be taken. Asked before anything is written down: else a death at once, and the delete after it,
+    /// would end those who are in it.
+    /// Errors: somebody is in it, or it is frozen.
+    pub fn check(plan: &Plan) -> Result<()> {
+        let Some(cgroup) = Cgroup::planned(plan) else { return Ok(()) };
+        if cgroup.dirs.iter().any(|dir| exists(dir)) { cgroup.fit() } else { Ok(()) }
+    }
+
+    fn planned(plan: &Plan) -> Option<Cgroup> {
+        let unit = plan.unit.as_ref().map(|u| Unit { name: u.name.clone(), user: u.user });
+        plan.path.as_ref().map(|path| Cgroup::known(path, plan.mode == CgroupMode::Legacy, unit))
+    }
+
     /// Makes the group and sets its limits; one that systemd is to make waits for [`Cgroup::adopt`]. `None` when none is
     /// asked for, or none can be had and none is needed.
     pub fn create(plan: &Plan, warnings: &mut Vec<String>) -> Result<Option<Cgroup>> {
-        let Some(path) = &plan.path else { return Ok(None) };
-        let unit = plan.unit.as_ref().map(|u| Unit { name: u.name.clone(), user: u.user });
-        let cgroup = Cgroup::known(path, plan.mode == CgroupMode::Legacy, unit);
+        let Some(cgroup) = Cgroup::planned(plan) else { return Ok(None) };
         if cgroup.unit.is_some() {
-            cgroup.fit().map_err(|f| f.at("linux.cgroupsPath"))?;
             return Ok(Some(cgroup));
         }
-        match cgroup.make().and_then(|()| cgroup.settle(plan, warnings)) {
+        let made = cgroup.make().and_then(|()| {
+            cgroup.settle(plan, warnings).inspect_err(|_| {
+                let _ = cgroup.remove();
+            })
+        });
+        match made {
             Ok(()) => Ok(Some(cgroup)),
-            Err(failure) => cgroup.without(plan, failure),
+            Err(failure) => without(plan, failure).map(|()| None),
         }
     }
 
-    /// Whether a caller without rights may go on without a group. Only one that asked for none, and for no limit.
-    fn without(&self, plan: &Plan, failure: Failure) -> Result<Option<Cgroup>> {
-        let refused = matches!(failure.errno, Some(Errno::EACCES | Errno::EPERM | Errno::EROFS));
-        if !(refused && plan.optional && (plan.rootless || probe::in_user_namespace())) {
-            let _ = self.remove();
-            return Err(failure);
-        }
-        if let Some(w) = plan.writes.first() {
-            let what = format!(
-                "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {failure}; remove the limit, or name a group that is yours"
-            );
-            return Err(Failure::says(what).at(&w.origin));
-        }
-        Ok(None)
-    }
-
-    /// The directories, with those above them.
+    /// The directories, with those above them. One that is there already is nobody's to remove when the rest fails.
     fn make(&self) -> Result<()> {
-        for dir in &self.dirs {
-            let made = if self.v2 { v2::make(dir) } else { v1::make(dir) };
-            let there = made
+        let mut made = Vec::new();
+        let all = self.dirs.iter().try_for_each(|dir| {
+            let there = if self.v2 { v2::make(dir) } else { v1::make(dir) }
                 .map_err(|e| Failure::errno(format!("unable to apply cgroup configuration: making {dir}"), e))
                 .map_err(|f| f.at("linux.cgroupsPath"))?;
             if there {
-                self.fit().map_err(|f| f.at("linux.cgroupsPath"))?;
+                return self.fit();
             }
-        }
-        Ok(())
+            made.push(dir);
+            Ok(())
+        });
+        all.inspect_err(|_| {
+            for dir in made {
+                let _ = rmdir_tree(dir);
+            }
+        })
     }
 
     /// A group that exists may be used when nobody is in it, and it is not frozen: the container would be neither alone nor
     /// ever begin. config-linux.md, Control groups.
     fn fit(&self) -> Result<()> {
         let (dir, processes) = (&self.dirs[0], self.processes().len());
+        let says = |what: String| Err(Failure::says(what).at("linux.cgroupsPath"));
         if processes > 0 {
-            return Err(Failure::says(format!(
+            return says(format!(
                 "container's cgroup is not empty: {processes} process(es) found in {dir}; choose another cgroupsPath, or end them"
-            )));
+            ));
         }
         if self.frozen() {
-            return Err(Failure::says(format!(
+            return says(format!(
                 "container's cgroup unexpectedly frozen: {dir}; thaw it, or choose another cgroupsPath"
-            )));
+            ));
         }
         Ok(())
     }
@@ -329,6 +335,21 @@ impl Cgroup {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// Whether a caller without rights may go on without a group. Only one that asked for none, and for no limit.
+fn without(plan: &Plan, failure: Failure) -> Result<()> {
+    let refused = matches!(failure.errno, Some(Errno::EACCES | Errno::EPERM | Errno::EROFS));
+    if !(refused && plan.optional && (plan.rootless || probe::in_user_namespace())) {
+        return Err(failure);
+    }
+    if let Some(w) = plan.writes.first() {
+        let what = format!(
+            "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {failure}; remove the limit, or name a group that is yours"
+        );
+        return Err(Failure::says(what).at(&w.origin));
+    }
+    Ok(())
 }
 
 fn exists(dir: &str) -> bool {

@@ -229,9 +229,11 @@ impl Making<'_> {
 
     fn answer(&mut self, notice: Notice, entry: &Entry, record: &mut Record) -> Result<()> {
         match (notice.script.as_str(), notice.passed) {
-            ("setup-namespaces", _) => {
-                hooks::run(&self.plan.hooks.create_runtime, &record.state_json("creating", notice.pid))
-            }
+            ("setup-namespaces", _) => hooks::run(
+                &self.plan.hooks.create_runtime,
+                &record.state_json("creating", notice.pid),
+                Some(&record.bundle),
+            ),
             ("post-restore", _) => self.note(notice.pid, entry, record),
             ("orphan-pts-master", Some(master)) => match &self.console {
                 Some(socket) => socket::send_fd(socket.as_fd(), b"/dev/ptmx", master.as_fd())
@@ -265,7 +267,7 @@ impl Making<'_> {
         if let Some(group) = &self.cgroup {
             let _ = group.remove();
         }
-        let _ = hooks::run(&self.plan.hooks.poststop, &record.state_json("stopped", 0));
+        let _ = hooks::run(&self.plan.hooks.poststop, &record.state_json("stopped", 0), Some(&record.bundle));
     }
 }
 

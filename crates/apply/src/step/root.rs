@@ -40,6 +40,39 @@ pub(crate) fn open(path: &CStr, opened: Option<OwnedFd>) -> Result<OwnedFd> {
     Ok(copy)
 }
 
+/// Attaches a private copy of the root file system over itself, where others see it: what is mounted below reaches nobody
+/// else's copies, and taking the one mount off takes all of it off.
+pub(crate) fn bind(path: &CStr) -> Result<OwnedFd> {
+    let doing = || format!("binding the root file system {}", text(path));
+    let target = fs::open(path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0).doing(doing)?;
+    let copy =
+        mount::open_tree(fs::cwd(), path, mount::OPEN_TREE_CLONE | mount::AT_RECURSIVE).doing(doing)?;
+    let private = MountAttr { propagation: libc::MS_PRIVATE, ..Default::default() };
+    let mut later = Later::default();
+    attributes::set(copy.as_fd(), true, &private, &mut later).doing(doing)?;
+    mount::move_mount(copy.as_fd(), target.as_fd()).doing(doing)?;
+    later.attached(copy.as_fd())?;
+    Ok(copy)
+}
+
+/// The mount that a root file system lies on. `None` where there is no such directory, or the kernel cannot tell.
+pub(crate) fn mount_of(path: &CStr) -> Option<u64> {
+    let place = fs::open(path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0).ok()?;
+    mount::mount_id(place.as_fd()).ok()
+}
+
+/// Takes off what [`bind`] attached, with all below it. `before`: the mount that the root file system lay on.
+pub(crate) fn detach(path: &CStr, before: u64) -> Result<()> {
+    if mount_of(path).is_none_or(|now| now == before) {
+        return Ok(());
+    }
+    match mount::umount2(path, libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) {
+        // Nothing of ours stands there: what lay below was exchanged meanwhile.
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        other => other.doing(|| format!("taking the container's mounts off {}", text(path))),
+    }
+}
+
 /// Opens the root file system where there is no mount namespace of its own.
 pub(crate) fn plain(path: &CStr) -> Result<OwnedFd> {
     fs::open(path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)

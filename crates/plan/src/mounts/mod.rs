@@ -294,6 +294,17 @@ pub fn namespace_kinds() -> [&'static str; 8] {
     ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"]
 }
 
+/// Whether anything is to be mounted, hidden or made read-only.
+pub(crate) fn wanted(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let paths =
+        |list: Option<&Option<Vec<String>>>| list.is_some_and(|l| l.iter().flatten().next().is_some());
+    spec.mounts().iter().flatten().next().is_some()
+        || spec.root().as_ref().is_some_and(|r| r.readonly() == Some(true))
+        || paths(linux.map(|l| l.masked_paths()))
+        || paths(linux.map(|l| l.readonly_paths()))
+}
+
 /// Whether a new namespace of the kind is asked for.
 pub(crate) fn new_namespace(spec: &Spec, kind: Kind) -> bool {
     crate::namespaces::asked(spec, kind) == Some(true)
