@@ -39,6 +39,8 @@ struct Child<'a> {
     label: Option<OwnedFd>,
     /// /proc/self/timens_offsets, where a step writes to it.
     offsets: Option<OwnedFd>,
+    /// The host's /proc, where the process goes into a mount namespace before it is done with it.
+    proc: Option<OwnedFd>,
     masks: masks::Masks,
     /// Mounts that become read-only once they are filled.
     sealed: Vec<OwnedFd>,
@@ -57,6 +59,7 @@ pub(crate) fn run(prepared: Prepared) -> ! {
         root: None,
         label: None,
         offsets: None,
+        proc: None,
         masks: masks::Masks::default(),
         sealed: Vec::new(),
         program: CString::default(),
@@ -147,6 +150,11 @@ impl Child<'_> {
             Act::ClockOffsets(offsets) => self.set_clocks(offsets),
             Act::NewSession => process::setsid().doing(|| "making a session".into()),
             Act::WriteProc(file, value) => write_proc(file, value),
+            Act::OomScore(score) => oom_score("self", *score),
+            Act::KeepProc => {
+                self.proc = Some(host_proc().doing(|| "opening /proc".into())?);
+                Ok(())
+            }
             Act::LoopbackUp => net::loopback_up().doing(|| "setting the loopback interface up".into()),
             Act::NetDevices(_) => self.receive_devices(),
             Act::Keyring(name) => join_keyring(name),
@@ -232,11 +240,7 @@ impl Child<'_> {
             Act::Domainname(name) => {
                 namespace::setdomainname(name).doing(|| "setting the domain name".into())
             }
-            Act::Rlimit(resource, soft, hard) => limits::prlimit(0, *resource, *soft, *hard).map_err(|e| {
-                let hint =
-                    if e == Errno::EPERM { " (raising a hard limit needs CAP_SYS_RESOURCE)" } else { "" };
-                Failure::errno(format!("limiting resource {resource} to {soft}:{hard}{hint}"), e)
-            }),
+            Act::Rlimit(resource, soft, hard) => limit_resource(0, *resource, *soft, *hard),
             Act::Scheduler(what) => {
                 limits::sched_setattr(what).doing(|| format!("setting the scheduler to {what:?}"))
             }
@@ -402,7 +406,9 @@ impl Child<'_> {
 
     fn open_label(&mut self, file: &CStr) -> Result<()> {
         let whole = CString::new([b"self/attr/", file.to_bytes()].concat()).unwrap_or_default();
-        let opened = open_proc(&whole).or_else(|_| open_proc(c"self/attr/exec"));
+        let kept = self.proc.take().map_or_else(host_proc, Ok);
+        let open = |file: &CStr| open_below(kept.as_ref().map_err(|e| *e)?.as_fd(), file);
+        let opened = open(&whole).or_else(|_| open(c"self/attr/exec"));
         self.label = Some(opened.doing(|| {
             "opening the LSM attribute of this process (is AppArmor enabled on this host?)".into()
         })?);
@@ -455,13 +461,17 @@ fn hide() -> Result<()> {
     process::set_dumpable(false).doing(|| "making this process untraceable".into())
 }
 
-fn open_proc(file: &CStr) -> coracle_sys::Result<OwnedFd> {
+fn host_proc() -> coracle_sys::Result<OwnedFd> {
     let proc = fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     if fs::file_system(proc.as_fd())? != PROC {
         return Err(Errno::ENOSYS);
     }
+    Ok(proc)
+}
+
+fn open_below(proc: BorrowedFd, file: &CStr) -> coracle_sys::Result<OwnedFd> {
     fs::openat2(
-        proc.as_fd(),
+        proc,
         file,
         libc::O_WRONLY,
         0,
@@ -472,8 +482,32 @@ fn open_proc(file: &CStr) -> coracle_sys::Result<OwnedFd> {
 fn write_proc(file: &CStr, value: &[u8]) -> Result<()> {
     let doing =
         || format!("writing {:?} to /proc/{}", String::from_utf8_lossy(value), file.to_string_lossy());
-    let fd = open_proc(file).doing(doing)?;
+    let fd = host_proc().and_then(|proc| open_below(proc.as_fd(), file)).doing(doing)?;
     fs::write_all(fd.as_fd(), value).doing(doing)
+}
+
+fn oom_score(whose: &str, score: i32) -> Result<()> {
+    let file = CString::new(format!("{whose}/oom_score_adj")).unwrap_or_default();
+    write_proc(&file, score.to_string().as_bytes())
+}
+
+fn limit_resource(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
+    limits::prlimit(pid, resource, soft, hard).map_err(|e| {
+        let hint = if e == Errno::EPERM { " (raising a hard limit needs CAP_SYS_RESOURCE)" } else { "" };
+        Failure::errno(format!("limiting resource {resource} to {soft}:{hard}{hint}"), e)
+    })
+}
+
+/// Does to the process, which is ready, what the plan leaves to its parent.
+pub(crate) fn impose(plan: &Plan, pid: i32) -> Result<()> {
+    plan.imposed.iter().try_for_each(|step| {
+        match &step.act {
+            Act::Rlimit(resource, soft, hard) => limit_resource(pid, *resource, *soft, *hard),
+            Act::OomScore(score) => oom_score(&pid.to_string(), *score),
+            other => Err(Failure::says(format!("{other:?} has no place here"))),
+        }
+        .map_err(|f| f.at(&step.origin))
+    })
 }
 
 /// A session keyring of the container's own; a kernel without keyrings, or a full quota, is passed over as peers do.

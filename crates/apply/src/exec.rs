@@ -119,7 +119,7 @@ impl Running {
     ) -> Result<()> {
         loop {
             match wire::hear(wire.as_fd())? {
-                Said::Ready => return Ok(()),
+                Said::Ready => return child::impose(plan, self.pid),
                 Said::Waits => {
                     group.map_or(Ok(()), |g| g.attach(self.pid))?;
                     socket::send(wire.as_fd(), wire::GO).doing(|| "answering the new process".into())?;

@@ -290,6 +290,7 @@ impl Making {
                 }
             }
         }
+        child::impose(plan, self.pid)?;
         if let Some(file) = how.pid_file {
             pid_file::write(file, self.pid)?;
         }

@@ -33,12 +33,14 @@ pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal
     setup.extend(before_root(spec, process, &mut found));
     setup.extend(root(spec, request, host, &cgroup, &namespaces, terminal.is_some(), &mut found));
     let launch = workload(spec, process, host, request, &namespaces, &mut setup, &mut found);
+    let (setup, imposed) = imposed(spec, host, setup);
     if found.problems.is_empty() {
         Ok(Plan {
             namespaces,
             cgroup,
             setup,
             launch,
+            imposed,
             hooks,
             terminal,
             first_cpus: Vec::new(),
@@ -47,6 +49,13 @@ pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal
     } else {
         Err(Refusal(found.problems))
     }
+}
+
+/// Takes out what a process in a user namespace has no right to, whatever its capabilities there: to raise a hard limit and to
+/// lower its oom_score_adj (CAP_SYS_RESOURCE; getrlimit(2), proc_pid_oom_score_adj(5)). The runtime has it, if it is root.
+fn imposed(spec: &Spec, host: &Host, setup: Vec<Step>) -> (Vec<Step>, Vec<Step>) {
+    let apart = host.admin() && namespaces::asked(spec, Kind::User).is_some();
+    setup.into_iter().partition(|s| !(apart && matches!(s.act, Act::Rlimit(..) | Act::OomScore(_))))
 }
 
 fn version(spec: &Spec, found: &mut Findings) {
@@ -188,10 +197,7 @@ fn second_stage(ns: &mut Namespaces, first: u64, out: &mut Vec<Step>) {
 fn before_root(spec: &Spec, process: &Process, found: &mut Findings) -> Vec<Step> {
     let mut out = Vec::new();
     if let Some(score) = limits::oom_score(process, found) {
-        out.push(step(
-            Act::WriteProc(c"self/oom_score_adj".into(), score.to_string().into_bytes()),
-            "process.oomScoreAdj",
-        ));
+        out.push(step(Act::OomScore(score), "process.oomScoreAdj"));
     }
     for (key, value) in spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
         let origin = format!("linux.sysctl.{key}");
@@ -199,7 +205,6 @@ fn before_root(spec: &Spec, process: &Process, found: &mut Findings) -> Vec<Step
         let path = found.cstring(&origin, format!("sys/{}", slashes(key)));
         out.push(step(Act::WriteProc(path, value.clone().into_bytes()), &origin));
     }
-    let label = |l: &Option<String>| l.as_ref().is_some_and(|l| !l.is_empty());
     if label(process.selinux_label()) || spec.linux().as_ref().is_some_and(|l| label(l.mount_label())) {
         found.problem(
             "process.selinuxLabel",
@@ -208,10 +213,17 @@ fn before_root(spec: &Spec, process: &Process, found: &mut Findings) -> Vec<Step
             "remove the labels",
         );
     }
-    if label(process.apparmor_profile()) {
-        out.push(step(Act::OpenLabel(c"apparmor/exec".into()), "process.apparmorProfile"));
-    }
+    out.extend(apparmor(process));
     out
+}
+
+fn label(label: &Option<String>) -> bool {
+    label.as_ref().is_some_and(|l| !l.is_empty())
+}
+
+fn apparmor(process: &Process) -> Option<Step> {
+    label(process.apparmor_profile())
+        .then(|| step(Act::OpenLabel(c"apparmor/exec".into()), "process.apparmorProfile"))
 }
 
 /// The key with slashes: dots separate, unless the key has slashes already (then dots belong to names). sysctl(8).
@@ -487,7 +499,18 @@ pub fn exec(
     let terminal = terminal(process, request, &mut found);
     let mut namespaces = namespaces::of_init(spec, host, init, request.own_clocks, &mut found);
     let mut setup = Vec::new();
+    // One that says nothing of it must not have the engine's, which is often out of the OOM killer's reach.
+    let score = if process.oom_score_adj().is_some() { Some(process) } else { spec.process().as_ref() };
+    if let Some(score) = score.and_then(|p| limits::oom_score(p, &mut found)) {
+        setup.push(step(Act::OomScore(score), "process.oomScoreAdj"));
+    }
+    let confined = apparmor(process);
+    if confined.is_some() {
+        setup.push(step(Act::KeepProc, "process.apparmorProfile"));
+    }
     into_namespaces(&mut namespaces, &mut setup);
+    // A process writes its own label only: after it is the one that stays. AppArmor checks who opened it.
+    setup.extend(confined);
     let legacy = host.cgroup == crate::inputs::CgroupMode::Legacy;
     if cgroup.is_some() && (legacy || request.moved_into_cgroup) {
         setup.push(step(Act::AwaitCgroup, "linux.cgroupsPath"));
@@ -505,12 +528,14 @@ pub fn exec(
     let launch = workload(spec, process, host, request, &namespaces, &mut setup, &mut found);
     let launch = launch.into_iter().filter(|s| !matches!(s.act, Act::StartContainerHooks)).collect();
     let cgroup = crate::steps::Cgroup { path: cgroup, mode: host.cgroup, ..Default::default() };
+    let (setup, imposed) = imposed(spec, host, setup);
     if found.problems.is_empty() {
         Ok(Plan {
             namespaces,
             cgroup,
             setup,
             launch,
+            imposed,
             hooks: Default::default(),
             terminal,
             first_cpus,

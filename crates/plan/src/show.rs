@@ -42,6 +42,9 @@ pub fn show(plan: &Plan) -> String {
     for s in &plan.setup {
         line(act(s), &s.origin);
     }
+    for s in &plan.imposed {
+        line(format!("from outside: {}", act(s)), &s.origin);
+    }
     line("report; wait for start".into(), "");
     for s in &plan.launch {
         line(act(s), &s.origin);
@@ -156,6 +159,8 @@ pub fn act(step: &Step) -> String {
         Act::WriteProc(path, value) => {
             format!("write {:?} to /proc{}", String::from_utf8_lossy(value), text(path))
         }
+        Act::OomScore(score) => format!("set oom_score_adj to {score}"),
+        Act::KeepProc => "keep the host's /proc open".into(),
         Act::LoopbackUp => "set the loopback interface up".into(),
         Act::NetDevices(devices) => {
             let one =

@@ -13,6 +13,8 @@ pub struct Plan {
     pub setup: Vec<Step>,
     /// What the child does after the start, in order; the last one is the exec.
     pub launch: Vec<Step>,
+    /// What the parent does to the child that is ready, because it takes rights over the host that the child lacks.
+    pub imposed: Vec<Step>,
     /// Programs to run at the points of the lifecycle.
     pub hooks: Hooks,
     /// The terminal, when one was asked for.
@@ -70,6 +72,10 @@ pub enum Act {
     NewSession,
     /// Write a file below /proc of the host, before the container's file system can interfere: path below /proc, value.
     WriteProc(CString, Vec<u8>),
+    /// The process's oom_score_adj.
+    OomScore(i32),
+    /// Keep the host's /proc at hand for [`Act::OpenLabel`]: the container's may be anything.
+    KeepProc,
     /// Set the loopback interface up.
     LoopbackUp,
     /// Show the parent this network namespace, and wait until it has moved the devices into it.

@@ -9,6 +9,8 @@ pub(crate) struct Host {
     pub(crate) cgroup2: bool,
     pub(crate) systemd: bool,
     pub(crate) kernel: (u32, u32),
+    /// The effective ones, a bit each.
+    pub(crate) capabilities: u64,
     controllers: Vec<String>,
 }
 
@@ -23,6 +25,7 @@ impl Host {
             cgroup2,
             systemd: Self::has("/run/systemd/system"),
             kernel: kernel(),
+            capabilities: capabilities(),
             controllers: if cgroup2 { v2_controllers() } else { v1_controllers() },
         }
     }
@@ -50,6 +53,12 @@ impl Host {
             self.kernel.1,
         )
     }
+}
+
+fn capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn in_user_namespace() -> bool {

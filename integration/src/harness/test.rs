@@ -37,6 +37,8 @@ pub(crate) enum Need {
     File(&'static str),
     /// Whoever runs the tests may write to the file.
     Writable(&'static str),
+    /// Whoever runs the tests has this capability, by its number: capability.h.
+    Capability(&'static str, u32),
     /// The runtime under test is one of these: for promises that are nobody else's.
     Runtime(&'static str),
 }
@@ -63,6 +65,7 @@ impl Need {
             Need::Writable(path) => {
                 (std::fs::OpenOptions::new().write(true).open(path).is_ok(), format!("needs to write {path}"))
             }
+            Need::Capability(name, number) => (host.capabilities & 1 << number != 0, format!("needs {name}")),
             Need::Runtime(name) => (ctx.kind == name, format!("a promise of {name} alone")),
         };
         (!there).then_some(reason)

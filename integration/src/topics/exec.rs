@@ -26,6 +26,8 @@ tests! {
     capabilities_of_flags_are_ambient_where_they_are_inheritable
         known "runc": "before 1.3 never ambient" known "crun": "never ambient";
     preserved_descriptors_stand_from_3_on;
+    the_oom_score_is_the_containers known "crun": "is the caller's";
+    a_profile_is_taken_on [Need::File("/sys/kernel/security/apparmor/profiles")];
 }
 
 /// `exec` with these words after the id.
@@ -268,5 +270,29 @@ fn preserved_descriptors_stand_from_3_on(ctx: &Ctx) -> Result {
     let output = ctx.finish(command)?.succeeded("exec")?;
     // 0, 1, 2, 3 and the directory that ls reads.
     check_eq!(output.stdout(), "given5\n", "descriptors");
+    Ok(())
+}
+
+/// An engine's own score, which its containers' processes would inherit, is often the OOM killer's last choice.
+fn the_oom_score_is_the_containers(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/process/oomScoreAdj", json!(321));
+    let container = ctx.started(&bundle)?;
+    let output = exec(ctx, &container, &[], &["/bin/cat", "/proc/self/oom_score_adj"])?.succeeded("exec")?;
+    check_eq!(output.stdout().trim(), "321", "oom_score_adj by flags");
+    let process = json!({"args": ["/bin/cat", "/proc/self/oom_score_adj"], "oomScoreAdj": 432, "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let output = exec_file(ctx, &container, &process)?.succeeded("exec")?;
+    check_eq!(output.stdout().trim(), "432", "oom_score_adj of the file");
+    Ok(())
+}
+
+fn a_profile_is_taken_on(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/process/apparmorProfile", json!("unconfined"));
+    let container = ctx.started(&bundle)?;
+    let output = exec(ctx, &container, &[], &["/bin/cat", "/proc/self/attr/current"])?.succeeded("exec")?;
+    check_eq!(output.stdout().trim(), "unconfined", "profile");
+    let missing = exec(ctx, &container, &["--apparmor", "nowhere-known"], &["/bin/true"])?;
+    check!(missing.code != 0, "exec under a profile that is not loaded succeeds");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Ctx, Result, check_eq, look, tests};
+use crate::harness::{Ctx, Need, Result, check_eq, look, tests};
 
 tests! {
     each_rlimit_is_set;
@@ -11,6 +11,7 @@ tests! {
     an_rlimit_listed_twice_is_refused
         known "runc": "takes the last" known "crun": "takes the last";
     a_soft_limit_above_the_hard_one_is_refused;
+    a_user_namespace_is_no_obstacle [Need::Capability("CAP_SYS_RESOURCE", 24)];
 }
 
 fn each_rlimit_is_set(ctx: &Ctx) -> Result {
@@ -56,4 +57,23 @@ fn a_soft_limit_above_the_hard_one_is_refused(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
     bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 200, "hard": 100}]));
     ctx.refused(&bundle, &[]).map(drop)
+}
+
+/// What root may raise, it may for a container whose own root has no rights over the host.
+fn a_user_namespace_is_no_obstacle(ctx: &Ctx) -> Result {
+    let (_, own) = look::limit(std::process::id(), "Max open files")?;
+    let hard = own.parse::<u64>()? * 2;
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(100_000, 65536)?;
+    bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": hard, "hard": hard}]));
+    bundle.set("/process/oomScoreAdj", json!(-500));
+    let container = ctx.started(&bundle)?;
+    let seen = || -> Result<_> {
+        Ok((look::limit(container.pid, "Max open files")?.1, look::proc(container.pid, "oom_score_adj")?))
+    };
+    check_eq!(seen()?, (hard.to_string(), "-500".to_owned()), "limit and score of init");
+    let script = "ulimit -Hn; cat /proc/self/oom_score_adj";
+    let output = ctx.call(&["exec", &container.id, "/bin/sh", "-c", script])?.succeeded("exec")?;
+    check_eq!(output.stdout(), format!("{hard}\n-500\n"), "limit and score of exec");
+    Ok(())
 }
