@@ -150,6 +150,10 @@ impl Child<'_> {
             Act::ClockOffsets(offsets) => self.set_clocks(offsets),
             Act::NewSession => process::setsid().doing(|| "making a session".into()),
             Act::WriteProc(file, value) => write_proc(file, value),
+            Act::NullStreams => {
+                null_streams(self.root()?);
+                Ok(())
+            }
             Act::OomScore(score) => oom_score("self", *score),
             Act::KeepProc => {
                 self.proc = Some(host_proc().doing(|| "opening /proc".into())?);
@@ -484,6 +488,26 @@ fn write_proc(file: &CStr, value: &[u8]) -> Result<()> {
         || format!("writing {:?} to /proc/{}", String::from_utf8_lossy(value), file.to_string_lossy());
     let fd = host_proc().and_then(|proc| open_below(proc.as_fd(), file)).doing(doing)?;
     fs::write_all(fd.as_fd(), value).doing(doing)
+}
+
+/// Best done, and done without where the container has no null device.
+fn null_streams(root: BorrowedFd) {
+    let resolve = fs::RESOLVE_IN_ROOT | fs::RESOLVE_NO_MAGICLINKS;
+    let is_null = |fd: BorrowedFd| {
+        fs::fstat(fd).is_ok_and(|s| s.kind() == libc::S_IFCHR && (s.rdev_major, s.rdev_minor) == (1, 3))
+    };
+    for number in 0..3 {
+        if !fs::inherited(number).is_ok_and(is_null) {
+            continue;
+        }
+        // Looked at before it is opened for use: to open what an image has put there may do anything.
+        let open = |flags| {
+            let fd = fs::openat2(root, c"dev/null", flags | libc::O_NOFOLLOW, 0, resolve);
+            fd.ok().filter(|fd| is_null(fd.as_fd()))
+        };
+        let Some(own) = open(libc::O_PATH).and_then(|_| open(libc::O_RDWR | libc::O_NOCTTY)) else { return };
+        let _ = fs::dup_onto(own.as_fd(), number);
+    }
 }
 
 fn oom_score(whose: &str, score: i32) -> Result<()> {

@@ -338,6 +338,10 @@ fn root(
         (true, false) => Act::Pivot,
     };
     out.push(step(change, "root.path"));
+    if own_mounts {
+        // A descriptor that leads to a mount of the host is one that criu(8) cannot restore, and so does not dump.
+        out.push(step(Act::NullStreams, ""));
+    }
     if terminal {
         // After the pivot: /dev/pts is then the container's own beyond doubt. Before /dev may become read-only.
         out.push(step(Act::Console, "process.terminal"));

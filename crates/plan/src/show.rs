@@ -159,6 +159,7 @@ pub fn act(step: &Step) -> String {
         Act::WriteProc(path, value) => {
             format!("write {:?} to /proc{}", String::from_utf8_lossy(value), text(path))
         }
+        Act::NullStreams => "streams that are the host's /dev/null become the container's".into(),
         Act::OomScore(score) => format!("set oom_score_adj to {score}"),
         Act::KeepProc => "keep the host's /proc open".into(),
         Act::LoopbackUp => "set the loopback interface up".into(),

@@ -72,6 +72,8 @@ pub enum Act {
     NewSession,
     /// Write a file below /proc of the host, before the container's file system can interfere: path below /proc, value.
     WriteProc(CString, Vec<u8>),
+    /// Standard streams that are the host's /dev/null become the container's.
+    NullStreams,
     /// The process's oom_score_adj.
     OomScore(i32),
     /// Keep the host's /proc at hand for [`Act::OpenLabel`]: the container's may be anything.

@@ -1,6 +1,8 @@
 //! Device nodes and links in /dev, and which devices may be used (config-linux.md, "Default Devices", "Devices",
 //! "Device Whitelist", "Dev symbolic links").
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::json;
 
 use crate::harness::{Ctx, Result, check, check_eq, tests};
@@ -16,6 +18,7 @@ tests! {
     access_letters_count;
     default_devices_stay_allowed;
     an_unknown_type_of_device_is_refused;
+    a_null_stream_is_the_containers_own known "crun": "is the host's";
 }
 
 const TYPE: u64 = 0o170_000;
@@ -129,4 +132,15 @@ fn an_unknown_type_of_device_is_refused(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
     bundle.push("/linux/devices", json!({"path": "/dev/x", "type": "z", "major": 1, "minor": 3}));
     ctx.refused(&bundle, &[]).map(drop)
+}
+
+/// One that is the host's cannot be checkpointed: criu finds no mount of the container that it is on.
+fn a_null_stream_is_the_containers_own(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let file = |path: &str| -> Result<_> {
+        let found = std::fs::metadata(format!("/proc/{}/{path}", container.pid))?;
+        Ok((found.dev(), found.ino()))
+    };
+    check_eq!(file("fd/0")?, file("root/dev/null")?, "device and inode of standard input");
+    Ok(())
 }
