@@ -2,7 +2,8 @@
 //!
 //! `RUNTIME=/usr/sbin/runc coracle-integration` aims them at another runtime, which proves the test itself.
 //! What belongs here is the choice between the faces of this one binary: the runner, one test in a process of
-//! its own (`--run-one`), the probe that runs inside containers and the helpers that hooks and sockets need.
+//! its own (`--run-one`), the probe that runs inside containers, the helpers that hooks and sockets need, and the
+//! list of the functions that a command calls (`--used`).
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test runner's product is its output")]
 
@@ -11,6 +12,8 @@ mod options;
 mod probe;
 mod runner;
 mod topics;
+#[cfg(target_arch = "x86_64")]
+mod used;
 
 use std::process::ExitCode;
 
@@ -24,6 +27,8 @@ fn main() -> ExitCode {
         Some((word, rest)) if word == "--probe" => probe::main(rest),
         Some((word, rest)) if word == "--stopped" => harness::trace::stopped(rest),
         Some((word, rest)) if word == "--run-one" => runner::one(rest),
+        #[cfg(target_arch = "x86_64")]
+        Some((word, rest)) if word == "--used" => used::main(rest),
         _ => options::parse(&words).map_or_else(usage, |options| runner::main(&options)),
     }
 }

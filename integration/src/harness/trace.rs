@@ -31,6 +31,12 @@ const REST: Duration = Duration::from_millis(4);
 /// `op` of PTRACE_GET_SYSCALL_INFO at the entry of a syscall.
 const ENTRY: u8 = 1;
 
+/// The command's children are traced as it is itself, and an exec is told of.
+pub(crate) const OPTIONS: Options = Options::PTRACE_O_TRACEFORK
+    .union(Options::PTRACE_O_TRACEVFORK)
+    .union(Options::PTRACE_O_TRACECLONE)
+    .union(Options::PTRACE_O_TRACEEXEC);
+
 /// Programs that are the container's own: the workload and the hooks.
 const FOREIGN: [&str; 2] = ["probe", "true"];
 const BIRTHS: [i32; 3] =
@@ -76,26 +82,39 @@ pub(crate) fn run(
     adopt: Option<u32>,
     kill_at: Option<(Role, usize)>,
 ) -> Result<Trace> {
-    let mut stopped = Command::new(std::env::current_exe()?);
-    stopped.arg("--stopped").arg(command.get_program()).args(command.get_args());
-    stopped.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(errors)?);
-    if let Some(directory) = command.get_current_dir() {
-        stopped.current_dir(directory);
-    }
-    let first = Pid::from_raw(i32::try_from(stopped.spawn()?.id())?);
-    waitpid(first, Some(WaitPidFlag::WUNTRACED))?;
+    let first = start(command, fs::File::create(errors)?.into(), OPTIONS | Options::PTRACE_O_TRACESYSGOOD)?;
     let mut tracer =
         Tracer { first, kill_at, tracees: BTreeMap::new(), begun: false, trace: Trace::default() };
-    tracer.seize(first)?;
-    kill(first, Signal::SIGCONT)?;
+    tracer.tracee(first);
     if let Some(pid) = adopt {
         let pid = Pid::from_raw(i32::try_from(pid)?);
-        tracer.seize(pid)?;
+        seize(pid, OPTIONS | Options::PTRACE_O_TRACESYSGOOD)?;
+        tracer.tracee(pid);
         ptrace::interrupt(pid)?;
     }
     tracer.follow()?;
     tracer.let_go();
     Ok(tracer.trace)
+}
+
+/// Starts the command under trace, as its `--stopped`: the first that is seen of it is its exec. Nothing is read of what it
+/// prints; `errors` takes its standard error.
+pub(crate) fn start(command: &Command, errors: Stdio, options: Options) -> Result<Pid> {
+    let mut stopped = Command::new(std::env::current_exe()?);
+    stopped.arg("--stopped").arg(command.get_program()).args(command.get_args());
+    stopped.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+    if let Some(directory) = command.get_current_dir() {
+        stopped.current_dir(directory);
+    }
+    let first = Pid::from_raw(i32::try_from(stopped.spawn()?.id())?);
+    waitpid(first, Some(WaitPidFlag::WUNTRACED))?;
+    seize(first, options)?;
+    kill(first, Signal::SIGCONT)?;
+    Ok(first)
+}
+
+fn seize(pid: Pid, options: Options) -> Result {
+    ptrace::seize(pid, options).map_err(|e| format!("ptrace(PTRACE_SEIZE, {pid}): {e}").into())
 }
 
 struct Tracee {
@@ -115,17 +134,6 @@ struct Tracer {
 }
 
 impl Tracer {
-    fn seize(&mut self, pid: Pid) -> Result {
-        let options = Options::PTRACE_O_TRACESYSGOOD
-            | Options::PTRACE_O_TRACEFORK
-            | Options::PTRACE_O_TRACEVFORK
-            | Options::PTRACE_O_TRACECLONE
-            | Options::PTRACE_O_TRACEEXEC;
-        ptrace::seize(pid, options).map_err(|e| format!("ptrace(PTRACE_SEIZE, {pid}): {e}"))?;
-        self.tracees.insert(pid, Tracee { process: pid, foreign: false });
-        Ok(())
-    }
-
     /// Until the first process has ended and all others have, or sleep.
     fn follow(&mut self) -> Result {
         let (begin, mut quiet) = (Instant::now(), Instant::now());

@@ -1,0 +1,9 @@
+//! Hands the linker the order of the functions that a run calls; see `src/layout/used.ld`.
+
+fn main() {
+    // Cargo sets it for every build script.
+    let manifest = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".into());
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/layout/used.ld");
+    println!("cargo::rustc-link-arg-bins=-Wl,-T,{manifest}/src/layout/used.ld");
+}
