@@ -4,7 +4,7 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 CARGO_TARGET_DIR ?= target
 BINARY = $(CARGO_TARGET_DIR)/$(TRIPLE)/release/coracle
 
-.PHONY: build check test engines bench demo vm-shell install clean
+.PHONY: build check test engines bench layout demo vm-shell install clean
 
 build:
 	integration/setup build
@@ -23,6 +23,12 @@ engines: build
 
 bench: build
 	integration/bench
+
+# Notes anew which functions a run calls, for the linker to lay them side by side (src/layout); build again after it.
+layout: build
+	integration/setup test
+	cargo build --release --package coracle-integration
+	integration/layout
 
 demo: build
 	integration/setup test

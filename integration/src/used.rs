@@ -44,7 +44,8 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
 fn run(program: &str, arguments: &[String]) -> Result<Vec<String>> {
     let code = Code::read(program)?;
     let first = trace::start(Command::new(program).args(arguments), Stdio::inherit(), trace::OPTIONS)?;
-    let mut used = Used { code: &code, tracees: BTreeSet::from([first]), seen: BTreeSet::new(), order: Vec::new() };
+    let mut used =
+        Used { code: &code, tracees: BTreeSet::from([first]), seen: BTreeSet::new(), order: Vec::new() };
     let status = used.follow(first)?;
     used.tracees.remove(&first);
     used.let_go();
@@ -83,7 +84,10 @@ impl Code {
     }
 
     fn is(&self, code: &[u8]) -> bool {
-        code.iter().zip(&self.plain).zip(&self.planted).all(|((byte, plain), planted)| byte == plain || byte == planted)
+        code.iter()
+            .zip(&self.plain)
+            .zip(&self.planted)
+            .all(|((byte, plain), planted)| byte == plain || byte == planted)
     }
 
     /// The byte that a breakpoint stands in for, if the address is a function's.

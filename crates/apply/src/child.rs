@@ -313,7 +313,7 @@ impl Child<'_> {
     /// Before this process is untraceable or another user: its file would belong to somebody else by then.
     fn open_offsets(&mut self) -> Result<()> {
         if self.p.plan.setup.iter().any(|s| matches!(s.act, Act::ClockOffsets(_))) {
-            let opened = open_proc(c"self/timens_offsets");
+            let opened = host_proc().and_then(|proc| open_below(proc.as_fd(), c"self/timens_offsets"));
             self.offsets = Some(
                 opened
                     .doing(|| "opening /proc/self/timens_offsets".into())

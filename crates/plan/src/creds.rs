@@ -65,9 +65,11 @@ pub(crate) fn capabilities(
             "add them to permitted",
         );
     }
-    for name in names(ambient & can & !(permitted & inheritable)) {
+    let refused = names(ambient & can & !(permitted & inheritable));
+    if !refused.is_empty() {
         found.warn(format!(
-            "process.capabilities.ambient: can't raise ambient capability {name}: only one that is permitted and inheritable too can be ambient (capabilities(7)); left out"
+            "process.capabilities.ambient: can't raise ambient capability {}: only what is permitted and inheritable too can be ambient (capabilities(7)); left out",
+            refused.join(", ")
         ));
     }
     let sets = Capabilities {
