@@ -72,7 +72,8 @@ pub(crate) fn run_image(
         match image.overlay {
             Some(_) => crate::lifecycle::remove(global, &created.entry, true)?,
             None => {
-                lifecycle::delete(&created.entry, true, &|_| plan.hooks.clone()).map_err(|f| f.to_string())?
+                let deleted = lifecycle::delete(&created.entry, true, &|_| plan.hooks.clone());
+                crate::lifecycle::told(global, deleted)?;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! start, kill, delete, pause, resume.
 
 use crate::cli::{Global, Outcome};
+use coracle_apply::failure::Failure;
 use coracle_apply::lifecycle;
 use coracle_plan::steps::Hooks;
 use coracle_state::{Entry, Error};
@@ -24,7 +25,12 @@ pub(crate) fn hooks(entry: &Entry) -> Hooks {
 /// `coracle start`.
 pub(crate) fn start(global: &Global, id: &str) -> Outcome {
     let entry = entry(global, id)?;
-    lifecycle::start(&entry, &hooks(&entry)).map(|()| 0).map_err(|f| f.to_string())
+    lifecycle::start(&entry, &hooks(&entry)).map(|()| 0).map_err(|f| {
+        // runtime.md, Lifecycle, steps 7 and 9: a container whose hook failed is stopped, destroyed, and told poststop.
+        let destroyed = if f.origin.starts_with("hooks.") { remove(global, &entry, true) } else { Ok(()) };
+        crate::log::warnings(global, destroyed.err().as_slice());
+        f.to_string()
+    })
 }
 
 /// `coracle kill`.
@@ -68,12 +74,17 @@ pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<(), 
     };
     let deleted = lifecycle::delete(entry, force, &hooks);
     let made = place.take().map_or(Ok(()), |place| crate::image::forget(&place));
+    told(global, deleted).and(made)
+}
+
+/// runtime.md, Lifecycle, step 13: that a poststop hook failed is a warning.
+pub(crate) fn told(global: &Global, deleted: Result<(), Failure>) -> Result<(), String> {
     match deleted {
         Err(f) if f.origin.starts_with("hooks.") => {
             crate::log::warnings(global, &[f.to_string()]);
-            made
+            Ok(())
         }
-        other => other.map_err(|f| f.to_string()).and(made),
+        other => other.map_err(|f| f.to_string()),
     }
 }
 

@@ -66,6 +66,18 @@ fn report(global: &Global, level: Level, message: &str) {
     }
 }
 
+/// Makes sure that the log can be written, before anything is done that nobody would hear of.
+/// Errors: the file and why.
+pub(crate) fn check(global: &Global) -> Result<(), String> {
+    let Some(log) = global.log.as_deref().filter(|log| !log.is_empty()) else { return Ok(()) };
+    let path = match log.split_once(':') {
+        Some(("journald" | "syslog", _)) => return Ok(()),
+        Some(("file", path)) => path,
+        _ => log,
+    };
+    append(path, "").map_err(|e| format!("opening the log {path:?} (--log): {e}"))
+}
+
 fn append(path: &str, line: &str) -> std::io::Result<()> {
     std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
 }

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    match cli.run() {
+    match log::check(&cli.global).and_then(|()| cli.run()) {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
             log::error(&cli.global, &message);

@@ -99,7 +99,8 @@ impl Child<'_> {
             hide()?;
         }
         let p = &self.p;
-        let mut keep: Vec<i32> = (3..3 + p.preserve_fds as i32).collect();
+        // Podman passes numbers with gaps between them, which descriptors of the runtime may have filled.
+        let mut keep: Vec<i32> = (3..3 + p.preserve_fds as i32).filter(|n| fs::is_passed(*n)).collect();
         keep.push(p.wire.as_raw_fd());
         keep.extend(
             p.listener
@@ -226,11 +227,11 @@ impl Child<'_> {
             Act::StartContainerHooks => self.start_container(),
 
             Act::FindProgram => self.find_program(),
-            Act::Settle(first) => {
+            Act::Settle(_) => {
                 // Not left to the exec: which descriptor that closes first is the kernel's affair, and a state right after
                 // start, which waits for the end of the wire, would still say created.
                 self.p.waiting = None;
-                program::settle(*first)
+                program::settle()
             }
             Act::Exec(what) => Err(program::exec(&self.program, what, self.home.take())),
             other => self.limit(other),

@@ -3,7 +3,7 @@
 use crate::cgroup::Cgroup;
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
-use crate::parent::{at_step, check_inputs, clone, connect_pidfd_socket, open_joins, send_pidfd};
+use crate::parent::{at_step, clone, connect_pidfd_socket, open_joins, send_pidfd};
 use crate::starting::Starting;
 use crate::wire::{self, Said};
 use crate::{lifecycle, pid_file, relay};
@@ -40,7 +40,6 @@ pub struct ExecHow<'a> {
 
 /// Starts the process. Errors: what failed; then the process is gone.
 pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
-    check_inputs(how.preserve_fds)?;
     let joins = open_joins(plan)?;
     let place = CString::new(format!("/proc/{}/root", record.pid)).unwrap_or_default();
     let root = fs::open(&place, libc::O_PATH | libc::O_DIRECTORY, 0)

@@ -2,6 +2,7 @@
 
 use crate::failure::{Doing, Failure, Result};
 use coracle_plan::steps::{Filter, Hook};
+use coracle_state::Record;
 use coracle_sys::process::{CloneArgs, Cloned, Status};
 use coracle_sys::{fs, libc, poll, process, seccomp, signal};
 use std::ffi::{CStr, CString};
@@ -30,6 +31,17 @@ pub fn run(hooks: &[Hook], state: &[u8], dir: Option<&Path>) -> Result<()> {
     let dir = dir.and_then(|d| CString::new(d.as_os_str().as_encoded_bytes()).ok());
     let around = Around { env: &env.collect::<Vec<_>>(), dir: dir.as_deref(), filter: None };
     run_in(&around, hooks, state)
+}
+
+/// Runs all poststop hooks of a container, also after one that failed.
+/// Errors: the first failure, which its caller says in a warning: runtime.md, Lifecycle, step 13.
+pub fn poststop(hooks: &[Hook], record: &Record) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let state = record.state_json("stopped", 0);
+    let each = hooks.iter().map(|hook| run(std::slice::from_ref(hook), &state, Some(&record.bundle)));
+    each.fold(Ok(()), Result::and)
 }
 
 /// The same in these surroundings.

@@ -128,7 +128,7 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Re
     detach(&record)?;
     let poststop = hooks(entry).poststop;
     // runtime.md, Lifecycle: a failed poststop hook is a warning, and the rest goes on.
-    let hooked = hooks::run(&poststop, &record.state_json("stopped", 0), Some(&record.bundle));
+    let hooked = hooks::poststop(&poststop, &record);
     entry.remove().map_err(says)?;
     hooked
 }

@@ -71,7 +71,6 @@ pub fn create(
     systemd: Option<scope::Manager>,
     warnings: &mut Vec<String>,
 ) -> Result<Created> {
-    check_inputs(how.preserve_fds)?;
     let joins = open_joins(plan)?;
     let console = plan.terminal.as_ref().and_then(|t| t.socket.as_ref()).map(|path| {
         socket::connect_stream(path).doing(|| format!("connecting to the console socket {}", text(path)))
@@ -120,17 +119,6 @@ pub(crate) fn connect_pidfd_socket(path: &Path) -> Result<OwnedFd> {
 pub(crate) fn send_pidfd(socket: &OwnedFd, pidfd: &OwnedFd) -> Result<()> {
     socket::send_fd(socket.as_fd(), b"pidfd", pidfd.as_fd())
         .doing(|| "sending the pidfd to its socket".into())
-}
-
-pub(crate) fn check_inputs(preserve_fds: u32) -> Result<()> {
-    for number in 3..3 + preserve_fds {
-        if !fs::is_open(number as i32) {
-            return Err(Failure::says(format!(
-                "--preserve-fds (or LISTEN_FDS): descriptor {number} is not open"
-            )));
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn open_joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
@@ -360,7 +348,7 @@ impl Making {
         let _ = lifecycle::detach(record);
         if failure.origin.starts_with("hooks.") {
             // runtime.md, Lifecycle: a failed hook leads to the poststop hooks.
-            let _ = hooks::run(&plan.hooks.poststop, &record.state_json("stopped", 0), Some(&record.bundle));
+            let _ = hooks::poststop(&plan.hooks.poststop, record);
         }
         let _ = entry.remove();
         failure
@@ -452,7 +440,7 @@ impl Created {
             group.remove()?;
         }
         lifecycle::detach(&self.record)?;
-        let hooked = hooks::run(poststop, &self.record.state_json("stopped", 0), Some(&self.record.bundle));
+        let hooked = hooks::poststop(poststop, &self.record);
         self.entry.remove().map_err(|e| Failure::says(e.to_string()))?;
         hooked
     }

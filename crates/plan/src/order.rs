@@ -202,6 +202,7 @@ fn before_root(spec: &Spec, process: &Process, found: &mut Findings) -> Vec<Step
     for (key, value) in spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
         let origin = format!("linux.sysctl.{key}");
         sysctl_is_namespaced(spec, key, &origin, found);
+        sysctl_is_alone(spec, key, &origin, found);
         let path = found.cstring(&origin, format!("sys/{}", slashes(key)));
         out.push(step(Act::WriteProc(path, value.clone().into_bytes()), &origin));
     }
@@ -229,6 +230,21 @@ fn apparmor(process: &Process) -> Option<Step> {
 /// The key with slashes: dots separate, unless the key has slashes already (then dots belong to names). sysctl(8).
 fn slashes(key: &str) -> String {
     if key.contains('/') { key.to_owned() } else { key.replace('.', "/") }
+}
+
+/// What has a field of its own may not be set twice.
+fn sysctl_is_alone(spec: &Spec, key: &str, at: &str, found: &mut Findings) {
+    let field = match slashes(key).as_str() {
+        "kernel/hostname" => "hostname",
+        "kernel/domainname" if spec.domainname().as_ref().is_some_and(|d| !d.is_empty()) => "domainname",
+        _ => return,
+    };
+    found.problem(
+        at,
+        format!("is not allowed as it conflicts with the OCI field {field:?}"),
+        "config.md, Hostname, Domainname",
+        format!("set {field} instead"),
+    );
 }
 
 /// Only what belongs to a namespace of the container may be set: the rest is the host's.
@@ -453,10 +469,11 @@ fn workload(
     // A directory that its user cannot enter (an image whose WORKDIR is /root) is one to start in all the same, as with runc.
     setup.push(step(Act::ChdirEarly(cwd.clone()), "process.cwd"));
     setup.push(step(Act::Bounding(bounding), "process.capabilities.bounding"));
-    setup.push(step(
-        creds::ids(process.user(), maps, namespaces::denies_setgroups(spec, host), found),
-        "process.user",
-    ));
+    let mut ids = creds::ids(process.user(), maps, namespaces::denies_setgroups(spec, host), found);
+    if let (Act::Ids(.., groups), true) = (&mut ids, keeps_groups(spec)) {
+        *groups = None;
+    }
+    setup.push(step(ids, "process.user"));
     setup.push(step(Act::Capabilities(sets), "process.capabilities"));
     if no_new_privs {
         setup.push(step(Act::NoNewPrivs, "process.noNewPrivileges"));
@@ -487,6 +504,12 @@ fn workload(
     }
     launch.push(step(Act::Exec(process::program(process, found)), "process.args[0]"));
     launch
+}
+
+/// Whether the caller's supplementary groups are to stay: crun's annotation, which Podman sets for `--group-add keep-groups`.
+fn keeps_groups(spec: &Spec) -> bool {
+    let value = spec.annotations().as_ref().and_then(|a| a.get("run.oci.keep_original_groups"));
+    value.is_some_and(|v| v == "1" || v == "true")
 }
 
 /// Decides an exec: another process in the container whose configuration and init these are. The same steps, without those

@@ -27,6 +27,7 @@ tests! {
     unified_is_written [Need::CgroupV2, Need::Controller("memory")];
     an_unknown_unified_key_is_refused [Need::CgroupV2];
     a_limit_without_its_controller_is_refused [Need::CgroupV2];
+    a_group_in_use_is_refused_and_left_alone known "crun": "shares it";
     sub_cgroups_are_removed_with_it [Need::CgroupV2];
     kill_reaches_forks_of_forks;
     a_systemd_scope_holds_the_container [Need::Systemd, Need::CgroupV2];
@@ -221,6 +222,17 @@ fn a_limit_without_its_controller_is_refused(ctx: &Ctx) -> Result {
             ctx.refused(&bundle, &[])?;
         }
     }
+    Ok(())
+}
+
+fn a_group_in_use_is_refused_and_left_alone(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    let first = ctx.started(&bundle)?;
+    let mut second = ctx.waiting()?;
+    let shared = bundle.spec.pointer("/linux/cgroupsPath").cloned().unwrap_or_default();
+    second.set("/linux/cgroupsPath", shared);
+    ctx.refused(&second, &["not empty"])?;
+    check_eq!(first.status()?, "running", "status of the container whose group it is");
     Ok(())
 }
 

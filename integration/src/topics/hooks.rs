@@ -17,7 +17,8 @@ tests! {
     a_failing_prestart_hook_fails_create;
     a_failing_create_runtime_hook_fails_create;
     a_failing_start_container_hook_fails_start known "crun": "start returns before its failure";
-    a_failing_poststart_hook_stops_the_container known "runc": "1.1 runs poststart at the end of create";
+    a_failing_poststart_hook_destroys_the_container known "runc": "stops it and keeps it";
+    a_failing_poststop_hook_does_not_fail_run;
     a_failing_poststop_hook_does_not_stop_delete;
     a_hook_that_takes_too_long_is_ended;
     poststop_runs_after_the_container_is_gone;
@@ -196,12 +197,24 @@ fn a_failing_start_container_hook_fails_start(ctx: &Ctx) -> Result {
     Ok(())
 }
 
-fn a_failing_poststart_hook_stops_the_container(ctx: &Ctx) -> Result {
+fn a_failing_poststart_hook_destroys_the_container(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
+    let file = ctx.dir.join("poststop");
     hook(&mut bundle, "poststart", "exit 3");
+    hook(&mut bundle, "poststop", &format!("touch {}", path(&file)));
     let container = ctx.create(&bundle)?;
     check!(ctx.call(&["start", &container.id])?.code != 0, "start succeeds although its hook failed");
     check_eq!(container.wait()?, 137, "the end of init");
+    check!(ctx.call(&["state", &container.id])?.code != 0, "the container is still there");
+    check!(file.exists(), "poststop did not run");
+    Ok(())
+}
+
+fn a_failing_poststop_hook_does_not_fail_run(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    hook(&mut bundle, "poststop", "exit 3");
+    bundle.args(&["/probe", "exit", "7"]);
+    check_eq!(ctx.run(&bundle)?.code, 7, "exit status of run");
     Ok(())
 }
 

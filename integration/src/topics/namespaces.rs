@@ -18,6 +18,7 @@ tests! {
         known "runc": "before 1.3 writes them without the right" known "crun": "before 1.20 writes them too late";
     a_new_user_namespace_and_namespaces_of_the_hosts known "crun": "before 1.20 enters the user namespace first";
     a_joined_user_namespace_and_namespaces_of_the_hosts known "runc": "before 1.2 it wants mappings besides";
+    without_a_mount_namespace_delete_takes_the_mounts_off known "runc": "leaves them" known "crun": "leaves them";
     init_is_process_1;
     without_a_pid_namespace_init_has_the_hosts_pid;
     the_loopback_is_up;
@@ -227,6 +228,29 @@ fn a_joined_user_namespace_and_namespaces_of_the_hosts(ctx: &Ctx) -> Result {
     let container = ctx.started(&bundle)?;
     shares(container.pid, other.pid)?;
     check_eq!(look::namespace(container.pid, "user")?, look::namespace(owner.pid, "user")?, "user namespace");
+    Ok(())
+}
+
+fn without_a_mount_namespace_delete_takes_the_mounts_off(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.without_namespace("mount");
+    let container = ctx.started(&bundle)?;
+    let rootfs = bundle.rootfs();
+    let below = || {
+        Ok::<_, crate::harness::Error>(
+            look::mounts(std::process::id())?
+                .iter()
+                .filter(|m| std::path::Path::new(&m.point).starts_with(&rootfs))
+                .count(),
+        )
+    };
+    check_eq!(look::namespace(container.pid, "mnt")?, look::own_namespace("mnt")?, "mount namespace");
+    check!(below()? > 1, "nothing is mounted below {}", rootfs.display());
+    let inside = ctx.call(&["exec", &container.id, "/bin/ls", "/"])?.succeeded("exec")?.stdout();
+    check!(inside.contains("probe"), "exec sees {inside:?}, not the container's root");
+    container.stop()?;
+    container.delete()?;
+    check_eq!(below()?, 0, "mounts that are left");
     Ok(())
 }
 

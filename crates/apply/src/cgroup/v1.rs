@@ -109,7 +109,13 @@ pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
     // A fresh cpuset takes no process until it has CPUs and memory nodes: cpuset(7).
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if read(dir, file).is_ok_and(|t| t.is_empty()) {
-            write(dir, file, &read(parent, file).unwrap_or_default())?;
+            let mut value = read(parent, file).unwrap_or_default();
+            if value.is_empty() {
+                // Another runtime has just made the parent, and not come to this yet.
+                make(parent)?;
+                value = read(parent, file).unwrap_or_default();
+            }
+            write(dir, file, &value)?;
         }
     }
     Ok(there)

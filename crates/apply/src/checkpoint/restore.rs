@@ -267,7 +267,7 @@ impl Making<'_> {
         if let Some(group) = &self.cgroup {
             let _ = group.remove();
         }
-        let _ = hooks::run(&self.plan.hooks.poststop, &record.state_json("stopped", 0), Some(&record.bundle));
+        let _ = hooks::poststop(&self.plan.hooks.poststop, record);
     }
 }
 

@@ -1,9 +1,11 @@
 //! Device nodes and links below the root's /dev: config-linux.md, Default Devices, Devices.
 
+use super::attributes::{self, Later};
 use super::{mounts, path};
 use crate::failure::{Doing, Failure, Result, text};
 use coracle_plan::steps::{Bind, Device};
-use coracle_sys::{Errno, fs, libc, mount};
+use coracle_sys::mount::{self, MountAttr, attr};
+use coracle_sys::{Errno, fs, libc};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -50,7 +52,13 @@ fn bind(root: BorrowedFd, d: &Device) -> Result<()> {
         )));
     }
     let target = path::file(root, &d.path).doing(|| format!("making the mount point {}", text(&d.path)))?;
-    mount::move_mount(node.as_fd(), target.as_fd()).doing(|| format!("binding the host's {}", text(&host)))
+    // Nothing that a device holds is a program.
+    let strict = MountAttr { set: attr::NOSUID | attr::NOEXEC, ..Default::default() };
+    let mut later = Later::default();
+    let doing = || format!("binding the host's {}", text(&host));
+    attributes::set(node.as_fd(), false, &strict, &mut later).doing(doing)?;
+    mount::move_mount(node.as_fd(), target.as_fd()).doing(doing)?;
+    later.attached(node.as_fd())
 }
 
 /// Makes a link; what is there stays.

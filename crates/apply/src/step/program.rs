@@ -50,14 +50,10 @@ fn usable(path: &CStr) -> Result<()> {
         .map_err(|e| Failure::errno(format!("exec: {}", text(path)), e))
 }
 
-/// Leaves to the workload the descriptors from 3 to `first`, and signals as a new program expects them. Whatever else the
-/// caller left open was closed when this process began; what the runtime opened since closes by itself at the exec.
-pub(crate) fn settle(first: u32) -> Result<()> {
-    for number in 3..first {
-        if let Ok(fd) = fs::inherited(number as i32) {
-            fs::set_cloexec(fd, false).doing(|| format!("keeping descriptor {number} open"))?;
-        }
-    }
+/// Signals as a new program expects them. Descriptors need nothing: those that are passed on came through an exec and go
+/// through the next one; whatever else the caller left open was closed when this process began; what the runtime opened
+/// since, which may fill a gap between those that are passed on, closes by itself at the exec.
+pub(crate) fn settle() -> Result<()> {
     signal::default_actions();
     signal::set_mask(0).map(drop).doing(|| "unblocking signals".into())
 }

@@ -132,6 +132,14 @@ pub fn is_open(fd: i32) -> bool {
     unsafe { syscall!(libc::SYS_fcntl, fd, libc::F_GETFD) }.is_ok()
 }
 
+/// Whether descriptor number `fd` is one that came through the exec that began this program: open, and not close-on-exec, as
+/// all are that this program opens itself.
+pub fn is_passed(fd: i32) -> bool {
+    // SAFETY: integers only; F_GETFD changes nothing.
+    unsafe { syscall!(libc::SYS_fcntl, fd, libc::F_GETFD) }
+        .is_ok_and(|flags| flags as i32 & libc::FD_CLOEXEC == 0)
+}
+
 /// Borrows a descriptor that was open before this program began (0, 1, 2, or one that the caller passed).
 /// Errors: EBADF when it is not open.
 pub fn inherited(number: i32) -> Result<BorrowedFd<'static>> {
