@@ -202,7 +202,7 @@ fn before_root(spec: &Spec, process: &Process, found: &mut Findings) -> Vec<Step
     for (key, value) in spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
         let origin = format!("linux.sysctl.{key}");
         sysctl_is_namespaced(spec, key, &origin, found);
-        sysctl_is_alone(spec, key, &origin, found);
+        sysctl_is_alone(spec, key, value, &origin, found);
         let path = found.cstring(&origin, format!("sys/{}", slashes(key)));
         out.push(step(Act::WriteProc(path, value.clone().into_bytes()), &origin));
     }
@@ -232,11 +232,13 @@ fn slashes(key: &str) -> String {
     if key.contains('/') { key.to_owned() } else { key.replace('.', "/") }
 }
 
-/// What has a field of its own may not be set twice.
-fn sysctl_is_alone(spec: &Spec, key: &str, at: &str, found: &mut Findings) {
+/// What has a field of its own may not be set to something else as well.
+fn sysctl_is_alone(spec: &Spec, key: &str, value: &str, at: &str, found: &mut Findings) {
     let field = match slashes(key).as_str() {
         "kernel/hostname" => "hostname",
-        "kernel/domainname" if spec.domainname().as_ref().is_some_and(|d| !d.is_empty()) => "domainname",
+        "kernel/domainname" if spec.domainname().as_ref().is_some_and(|d| !d.is_empty() && d != value) => {
+            "domainname"
+        }
         _ => return,
     };
     found.problem(
