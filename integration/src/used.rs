@@ -70,7 +70,7 @@ impl Code {
         fs::File::open(program)?.read_exact_at(&mut plain, offset)?;
         let mut planted = plain.clone();
         let mut functions: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-        for (at, name) in symbols(&output("nm", &["-n", program])?) {
+        for (at, name) in symbols(&output("readelf", &["-sW", program])?) {
             let index = at.checked_sub(address).and_then(|index| usize::try_from(index).ok());
             if let Some(byte) = index.and_then(|index| planted.get_mut(index)) {
                 *byte = BREAKPOINT;
@@ -78,7 +78,7 @@ impl Code {
             }
         }
         if functions.is_empty() {
-            return Err(format!("{program}: no symbols of Rust's functions").into());
+            return Err(format!("{program}: no symbols of functions").into());
         }
         Ok(Code { address, plain, planted, functions })
     }
@@ -121,14 +121,12 @@ fn executable_segment(headers: &str) -> Result<(u64, u64, usize)> {
     segment.ok_or_else(|| "no segment that may be executed".into())
 }
 
-/// Addresses and names of Rust's functions, from `nm -n`. What else is in the code may be data.
+/// Addresses and names of the functions, from `readelf -sW`. What else has a name in the code may be data.
 fn symbols(list: &str) -> impl Iterator<Item = (u64, &str)> {
     list.lines().filter_map(|line| {
-        let mut words = line.split(' ');
+        let mut words = line.split_whitespace().skip(1);
         let at = u64::from_str_radix(words.next()?, 16).ok()?;
-        let code = matches!(words.next()?, "t" | "T" | "w" | "W");
-        let name = words.next()?;
-        (code && (name.starts_with("_R") || name.starts_with("_ZN"))).then_some((at, name))
+        matches!(words.nth(1)?, "FUNC" | "IFUNC").then_some((at, words.nth(3)?))
     })
 }
 
