@@ -17,7 +17,7 @@ check:
 test:
 	integration/test
 
-# Podman, Docker, containerd and Buildah on Coracle, and on crun and runc beside it; writes docs/engines.md.
+# Podman and Docker on Coracle, and on crun and runc beside it; writes docs/engines.md.
 engines: build
 	RUNTIMES="crun runc coracle" TABLE=yes integration/engines/run
 
