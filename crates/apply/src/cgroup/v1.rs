@@ -16,9 +16,16 @@ pub(crate) struct Hierarchy {
     pub controllers: Vec<String>,
 }
 
-/// The mounted hierarchies: proc_pid_mountinfo(5).
+/// The mounted hierarchies: proc_pid_mountinfo(5). Each once: one that a container without a mount namespace of its own shows
+/// inside is listed again after the host's mount, and is not to be made groups in.
 pub(crate) fn hierarchies() -> Vec<Hierarchy> {
-    probe::text(c"/proc/self/mountinfo").lines().filter_map(hierarchy).collect()
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for next in probe::text(c"/proc/self/mountinfo").lines().filter_map(hierarchy) {
+        if found.iter().all(|before| before.controllers != next.controllers) {
+            found.push(next);
+        }
+    }
+    found
 }
 
 fn hierarchy(line: &str) -> Option<Hierarchy> {
