@@ -237,6 +237,7 @@ fn record(bundle: &Bundle, plan: &Plan, host: &Host, id: &str) -> Record {
         cgroup: plan.cgroup.path.clone(),
         cgroup_v1: host.cgroup == CgroupMode::Legacy,
         unit: plan.cgroup.unit.as_ref().map(|u| Unit { name: u.name.clone(), user: u.user }),
+        rdt: None,
         shared_pids: !own_pids,
         own_clocks: false,
         root_mount: coracle_apply::root_mount(plan),

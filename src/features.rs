@@ -22,7 +22,7 @@ pub(crate) fn features() -> Outcome {
             "seccomp": coracle_plan::seccomp_features(&coracle_sys::seccomp::flag_known),
             "apparmor": {"enabled": true},
             "selinux": {"enabled": false},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "memoryPolicy": coracle_plan::memory_policy_features(),
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},

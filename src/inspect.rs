@@ -71,6 +71,7 @@ fn unwritten(entry: &Entry) -> Record {
         cgroup: None,
         cgroup_v1: false,
         unit: None,
+        rdt: None,
         shared_pids: false,
         own_clocks: false,
         root_mount: None,

@@ -4,6 +4,7 @@ use crate::cgroup::Cgroup;
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::parent::{at_step, clone, connect_pidfd_socket, open_joins, send_pidfd};
+use crate::rdt::Resctrl;
 use crate::starting::Starting;
 use crate::wire::{self, Said};
 use crate::{lifecycle, pid_file, relay};
@@ -63,6 +64,7 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
         }
         other => other,
     };
+    let resctrl = record.rdt.as_ref().map(|groups| Ok((Resctrl::open()?, groups))).transpose()?;
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "making a socket pair".into())?;
     let prepared = Prepared {
         plan,
@@ -94,7 +96,9 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
     };
     drop(prepared);
     let mut running = Running { pidfd, pid, master: None };
-    let begun = running.begin(plan, group.as_ref(), console.as_ref(), &ours).and_then(|()| {
+    let limited = resctrl.map_or(Ok(()), |(resctrl, groups)| resctrl.join(groups, pid));
+    let begun = limited.and_then(|()| running.begin(plan, group.as_ref(), console.as_ref(), &ours));
+    let begun = begun.and_then(|()| {
         how.pid_file.map_or(Ok(()), |file| pid_file::write(file, running.pid))?;
         pidfd_socket.map_or(Ok(()), |socket| send_pidfd(&socket, &running.pidfd))?;
         socket::send(ours.as_fd(), wire::GO).doing(|| "starting the process".into())?;

@@ -14,6 +14,7 @@ mod net_devices;
 mod parent;
 mod pid_file;
 pub mod probe;
+mod rdt;
 pub mod relay;
 pub mod seal;
 mod sources;

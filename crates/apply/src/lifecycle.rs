@@ -4,6 +4,7 @@ use crate::cgroup::oom::Woken;
 use crate::cgroup::{Cgroup, scope};
 use crate::failure::{Doing, Failure, Result};
 use crate::hooks;
+use crate::rdt::Resctrl;
 use crate::starting::Starting;
 use crate::step::root;
 use coracle_plan::inputs::CgroupMode;
@@ -126,6 +127,9 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Re
         group.remove()?;
     }
     detach(&record)?;
+    if let Some(groups) = &record.rdt {
+        Resctrl::open()?.remove(groups)?;
+    }
     let poststop = hooks(entry).poststop;
     // runtime.md, Lifecycle: a failed poststop hook is a warning, and the rest goes on.
     let hooked = hooks::poststop(&poststop, &record);

@@ -5,6 +5,7 @@ use crate::cgroup::{Cgroup, scope};
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::net_devices::Moved;
+use crate::rdt::{self, Resctrl};
 use crate::starting::Starting;
 use crate::step::root;
 use crate::wire::{self, Said};
@@ -78,8 +79,10 @@ pub fn create(
     let console = console.transpose()?;
     let pidfd_socket = how.pidfd_socket.map(connect_pidfd_socket).transpose()?;
     let opened = sources::open(plan)?;
+    let resctrl = plan.rdt.as_ref().map(|_| Resctrl::open()).transpose()?;
+    record.rdt = plan.rdt.as_ref().map(rdt::record);
     let (entry, lock) = Entry::reserve(how.root, &record.id).map_err(|e| Failure::says(e.to_string()))?;
-    let made = begin(plan, &mut record, how, &entry, joins, opened, warnings);
+    let made = begin(plan, &mut record, how, &entry, (joins, resctrl), opened, warnings);
     let mut making = match made {
         Ok(making) => making,
         Err(failure) => {
@@ -138,6 +141,7 @@ struct Making {
     cgroup: Option<Cgroup>,
     systemd: Option<scope::Manager>,
     maps_written: bool,
+    resctrl: Option<Resctrl>,
     devices: Option<Moved>,
     namespaces: Option<[OwnedFd; 2]>,
 }
@@ -147,7 +151,7 @@ fn begin(
     record: &mut Record,
     how: &How,
     entry: &Entry,
-    joins: Vec<OwnedFd>,
+    (joins, resctrl): (Vec<OwnedFd>, Option<Resctrl>),
     opened: Vec<(usize, OwnedFd)>,
     warnings: &mut Vec<String>,
 ) -> Result<Making> {
@@ -198,10 +202,12 @@ fn begin(
         cgroup,
         systemd: None,
         maps_written: false,
+        resctrl,
         devices: None,
         namespaces: None,
     };
     let noted = making.note(entry, record).and_then(|()| {
+        making.enter_rdt(plan, record)?;
         // A user can do this only now: once its ids are mapped, init is untraceable.
         making.namespaces = how.namespaces.then(|| namespaces(pid)).transpose()?;
         Ok(())
@@ -238,6 +244,19 @@ impl Making {
         record.pid = self.pid;
         record.start_time = process_facts(self.pid).ok().flatten().map_or(0, |f| f.1);
         entry.save(record).map_err(|e| Failure::says(e.to_string()))
+    }
+
+    /// The child waits for a word, or does what needs no limit yet.
+    fn enter_rdt(&mut self, plan: &Plan, record: &mut Record) -> Result<()> {
+        let (Some(resctrl), Some(rdt), Some(groups)) = (&self.resctrl, &plan.rdt, &record.rdt) else {
+            return Ok(());
+        };
+        let entered = resctrl.make(rdt).map(|()| resctrl.join(groups, self.pid));
+        entered.unwrap_or_else(|failure| {
+            // Nothing was made, and what was there before is not to be undone.
+            record.rdt = None;
+            Err(failure)
+        })
     }
 
     /// Answers the child until it is ready. Returns the terminal's master, when nobody else took it.
@@ -346,6 +365,9 @@ impl Making {
             let _ = group.remove();
         }
         let _ = lifecycle::detach(record);
+        if let (Some(resctrl), Some(groups)) = (&self.resctrl, &record.rdt) {
+            let _ = resctrl.remove(groups);
+        }
         if failure.origin.starts_with("hooks.") {
             // runtime.md, Lifecycle: a failed hook leads to the poststop hooks.
             let _ = hooks::poststop(&plan.hooks.poststop, record);

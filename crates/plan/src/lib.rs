@@ -18,6 +18,7 @@ mod net_devices;
 mod order;
 pub mod problem;
 mod process;
+mod rdt;
 mod seccomp;
 pub mod show;
 pub mod steps;

@@ -5,7 +5,7 @@ use crate::mounts::Surroundings;
 use crate::problem::{Findings, Refusal};
 use crate::steps::{Act, Namespaces, Plan, Step, Terminal};
 use crate::{
-    affinity, cgroup, creds, devices, hooks, limits, mounts, namespaces, net_devices, process, seccomp,
+    affinity, cgroup, creds, devices, hooks, limits, mounts, namespaces, net_devices, process, rdt, seccomp,
 };
 use coracle_sys::libc;
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Process, Spec};
@@ -27,6 +27,7 @@ pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal
     let cgroup = cgroup::plan(spec, host, request, &mut found);
     let Some(process) = required(spec, &mut found) else { return Err(Refusal(found.problems)) };
     let terminal = terminal(process, request, &mut found);
+    let rdt = rdt::plan(spec, &request.id, &mut found);
     let hooks = hooks::plan(spec, &mut found);
     let mut setup = entry(spec, &mut namespaces, host, request, &cgroup, &mut found);
     affinity::check(process, &mut found);
@@ -38,6 +39,7 @@ pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal
         Ok(Plan {
             namespaces,
             cgroup,
+            rdt,
             setup,
             launch,
             imposed,
@@ -83,9 +85,6 @@ fn required<'a>(spec: &'a Spec, found: &mut Findings) -> Option<&'a Process> {
     }
     if spec.process().is_none() {
         found.problem("process", "is missing", "config.md, Process", "add it, with args and cwd");
-    }
-    if spec.linux().as_ref().is_some_and(|l| l.intel_rdt().is_some()) {
-        found.problem("linux.intelRdt", "is not built yet", "config-linux.md, IntelRdt", "remove it");
     }
     spec.process().as_ref()
 }
@@ -562,6 +561,7 @@ pub fn exec(
         Ok(Plan {
             namespaces,
             cgroup,
+            rdt: None,
             setup,
             launch,
             imposed,

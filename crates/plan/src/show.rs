@@ -32,6 +32,13 @@ pub fn show(plan: &Plan) -> String {
     for w in &plan.cgroup.writes {
         line(format!("write {} to {}", w.value, w.file), &w.origin);
     }
+    if let Some(rdt) = &plan.rdt {
+        let lines: Vec<&str> = rdt.first.iter().chain(&rdt.schemata).map(String::as_str).collect();
+        line(
+            format!("resctrl class /{} ({:?}): {}", rdt.directory, rdt.class, lines.join(" ")),
+            "linux.intelRdt",
+        );
+    }
     if plan.cgroup.devices.as_ref().is_some_and(|d| !d.is_empty()) || !plan.cgroup.device_lines.is_empty() {
         line("filter devices".into(), "linux.resources.devices");
     }

@@ -9,6 +9,8 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// The control group.
     pub cgroup: Cgroup,
+    /// Cache and memory bandwidth, when they are asked for.
+    pub rdt: Option<Rdt>,
     /// What the child does before it reports, in order.
     pub setup: Vec<Step>,
     /// What the child does after the start, in order; the last one is the exec.
@@ -396,6 +398,32 @@ pub struct Cgroup {
     pub owner: Option<u32>,
     /// The scope that systemd is to make around the container.
     pub unit: Option<Unit>,
+}
+
+/// A group of the resctrl file system: config-linux.md, IntelRdt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rdt {
+    /// Below its mount; empty: its root, which is the default class.
+    pub directory: String,
+    /// Whose it is.
+    pub class: Class,
+    /// Lines of `schemata` that a class that is there already must have; a new one gets them.
+    pub first: Vec<String>,
+    /// Lines to write after them.
+    pub schemata: Vec<String>,
+    /// The name of a monitoring group of the container's own.
+    pub monitor: Option<String>,
+}
+
+/// Whose a class of service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The container's: it is made, and removed with it.
+    Own,
+    /// Anybody's of that name: it is made where it is missing, and stays.
+    Shared,
+    /// Somebody else's: it must be there.
+    Existing,
 }
 
 /// A transient unit of systemd.

@@ -54,6 +54,9 @@ pub struct Record {
     /// The scope of systemd that the group belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+    /// Its groups of the resctrl file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<Rdt>,
     /// Whether this container shares a pid namespace, so that init's death does not end the others.
     pub shared_pids: bool,
     /// Whether init has a time namespace that config.json does not ask for: criu restores clocks so.
@@ -67,6 +70,18 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// Who created it.
     pub owner: u32,
+}
+
+/// Groups of the resctrl file system that a container's processes belong to, below its mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rdt {
+    /// The class of service; empty: the default one.
+    pub class: String,
+    /// Whether the class ends with the container.
+    pub own: bool,
+    /// The monitoring group within it, which ends with the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<String>,
 }
 
 /// A unit of systemd.

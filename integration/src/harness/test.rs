@@ -35,6 +35,8 @@ pub(crate) enum Need {
     Command(&'static str),
     /// The file or program exists on the machine.
     File(&'static str),
+    /// The file does not exist on the machine.
+    NoFile(&'static str),
     /// Whoever runs the tests may write to the file.
     Writable(&'static str),
     /// Whoever runs the tests has this capability, by its number: capability.h.
@@ -62,6 +64,7 @@ impl Need {
             }
             Need::Command(name) => (ctx.has_command(name), format!("{} has no command {name}", ctx.kind)),
             Need::File(path) => (Host::has(path), format!("needs {path}")),
+            Need::NoFile(path) => (!Host::has(path), format!("needs a machine without {path}")),
             Need::Writable(path) => {
                 (std::fs::OpenOptions::new().write(true).open(path).is_ok(), format!("needs to write {path}"))
             }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Ctx, Need, Result, check_eq, look, tests};
+use crate::harness::{Ctx, Need, Result, check, check_eq, look, tests};
 
 tests! {
     each_rlimit_is_set;
@@ -12,6 +12,8 @@ tests! {
         known "runc": "takes the last" known "crun": "takes the last";
     a_soft_limit_above_the_hard_one_is_refused;
     a_user_namespace_is_no_obstacle [Need::Capability("CAP_SYS_RESOURCE", 24)];
+    without_resctrl_its_groups_are_refused [Need::NoFile("/sys/fs/resctrl/schemata")];
+    a_scheduler_flag_of_every_name_holds known "runc": "shows none of 1.1" known "crun": "knows none of 1.21";
 }
 
 fn each_rlimit_is_set(ctx: &Ctx) -> Result {
@@ -75,5 +77,29 @@ fn a_user_namespace_is_no_obstacle(ctx: &Ctx) -> Result {
     let script = "ulimit -Hn; cat /proc/self/oom_score_adj";
     let output = ctx.call(&["exec", &container.id, "/bin/sh", "-c", script])?.succeeded("exec")?;
     check_eq!(output.stdout(), format!("{hard}\n-500\n"), "limit and score of exec");
+    Ok(())
+}
+
+fn without_resctrl_its_groups_are_refused(ctx: &Ctx) -> Result {
+    for fields in
+        [json!({"closID": "gold"}), json!({"l3CacheSchema": "L3:0=f"}), json!({"enableMonitoring": true})]
+    {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/linux/intelRdt", fields);
+        ctx.refused(&bundle, &["ntel"])?;
+    }
+    Ok(())
+}
+
+fn a_scheduler_flag_of_every_name_holds(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set(
+        "/process/scheduler",
+        json!({"policy": "SCHED_BATCH", "nice": 5, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}),
+    );
+    let container = ctx.started(&bundle)?;
+    let told = std::process::Command::new("chrt").args(["--pid", &container.pid.to_string()]).output()?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    check!(told.contains("SCHED_BATCH|SCHED_RESET_ON_FORK"), "chrt: {told}");
     Ok(())
 }

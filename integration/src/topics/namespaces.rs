@@ -15,8 +15,8 @@ tests! {
     a_time_namespace_has_its_offsets [Need::Namespace("time")]
         known "runc": "before 1.2 there is no time namespace";
     a_time_namespace_beside_a_user_namespace_has_its_offsets [Need::Namespace("time")]
-        known "runc": "before 1.3 writes them without the right" known "crun": "before 1.20 writes them too late";
-    a_new_user_namespace_and_namespaces_of_the_hosts known "crun": "before 1.20 enters the user namespace first";
+        known "runc": "before 1.2 there is no time namespace" known "crun": "1.21 opens its file too late";
+    a_new_user_namespace_and_namespaces_of_the_hosts known "runc": "before 1.2 exec enters the user namespace first";
     a_joined_user_namespace_and_namespaces_of_the_hosts known "runc": "before 1.2 it wants mappings besides";
     without_a_mount_namespace_delete_takes_the_mounts_off known "runc": "leaves them" known "crun": "leaves them";
     init_is_process_1;
