@@ -31,7 +31,7 @@ pub(crate) fn features() -> Outcome {
             "io.github.seccomp.libseccomp.version": coracle_plan::libseccomp_version(),
             "org.opencontainers.runc.checkpoint.enabled": "true",
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config", "run.oci.seccomp_fail_unknown_syscall"],
     });
     crate::inspect::print(&format!("{}\n", serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?));
     Ok(0)
