@@ -34,7 +34,9 @@ pub(crate) struct Ctx {
 impl Ctx {
     /// Surroundings for one test in `work`, where the runner has put the store.
     pub(crate) fn new(runtime: &Path, work: &Path) -> Result<Ctx> {
-        let prefix = format!("it{}", std::process::id());
+        // Process ids come again within one run: the time tells two tests apart that had the same.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+        let prefix = format!("it{}x{:x}", std::process::id(), now.as_millis() & 0xff_ffff);
         let dir = work.join(&prefix);
         fs::create_dir_all(dir.join("state"))?;
         fs::set_permissions(dir.join("state"), fs::Permissions::from_mode(0o711))?;
