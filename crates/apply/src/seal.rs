@@ -6,6 +6,7 @@
 //! (no copy, no trace in any mount table; the mount belongs to no namespace, so nobody can make it writable), or, where
 //! that needs a right that the caller lacks, from a sealed memfd. When the kernel says that this process could not write
 //! to the file anyway (it is on a read-only mount, or belongs to somebody whom the container cannot become), neither is needed.
+//! Most often that was done already when this is reached, before the C library began: `entry` in the sys crate.
 
 use crate::failure::{Doing, Result};
 use coracle_sys::{Errno, creds, fs, libc, mount, process};

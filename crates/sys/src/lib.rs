@@ -19,6 +19,7 @@ compile_error!("the kernel structures here are laid out for 64-bit Linux");
 
 pub mod bpf;
 pub mod creds;
+mod entry;
 pub mod fs;
 pub mod keyring;
 pub mod limits;
