@@ -1,5 +1,5 @@
-//! What the parent opens for the child: the root file system and the sources of bind mounts that root of a new user
-//! namespace might not reach by path, and those whose ids are mapped.
+//! What the parent opens for the child: the root file system and the sources of bind mounts that root of another user
+//! namespace might not reach by path, those whose ids are mapped, and those that stay peers of the host's mounts.
 
 use crate::failure::{Doing, Result, text};
 use crate::idmap;
@@ -13,7 +13,10 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Opens them: each with the number of its step.
 pub(crate) fn open(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
     let mut out = Vec::new();
-    let for_stranger = plan.namespaces.maps.is_some() && privileged();
+    let joins = |kind| plan.namespaces.join.iter().any(|j| j.kind == kind);
+    let other_user =
+        plan.namespaces.maps.is_some() || joins(libc::CLONE_NEWUSER) && !joins(libc::CLONE_NEWNS);
+    let for_stranger = other_user && privileged();
     for (i, step) in plan.setup.iter().enumerate() {
         let opened = match &step.act {
             Act::OpenRoot(path) if for_stranger => {
@@ -30,6 +33,9 @@ pub(crate) fn open(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
                     idmap::apply(plan, tree.as_fd(), map)?;
                     Ok(Some(tree))
                 }),
+                (MountKind::Bind(bind), None) if bind.peer => {
+                    clone_tree(bind).doing(|| format!("opening {}", text(&bind.source))).map(Some)
+                }
                 (MountKind::Bind(bind), None) if for_stranger => tree(bind).map(Some),
                 _ => Ok(None),
             },

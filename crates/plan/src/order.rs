@@ -312,7 +312,8 @@ fn root(
     let propagation = mounts::root_propagation(spec, found);
     let user_namespace = namespaces::asked(spec, Kind::User).is_some() || !host.admin();
     if own_mounts {
-        // Nothing may propagate out; what the host mounts later may come in, unless private was asked for.
+        // Nothing may propagate out, but for binds that are to, whose source the parent opens; what the host mounts later
+        // may come in, unless private was asked for.
         let private = propagation.is_some_and(|p| p & (libc::MS_PRIVATE | libc::MS_UNBINDABLE) != 0);
         out.push(step(
             Act::Sever(if private { libc::MS_PRIVATE } else { libc::MS_SLAVE }),
@@ -337,6 +338,10 @@ fn root(
             rootfs,
             namespaces,
             user_namespace,
+            // Mounts of a user namespace never show in the namespace that they were copied from: mount_namespaces(7).
+            shared_root: own_mounts
+                && !user_namespace
+                && propagation.is_some_and(|p| p & libc::MS_SHARED != 0),
             cgroup_namespace: namespaces::asked(spec, Kind::Cgroup).is_some(),
             cgroup_path: cgroup.path.clone().unwrap_or_default(),
         };

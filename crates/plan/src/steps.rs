@@ -281,6 +281,8 @@ pub struct Bind {
     pub nofollow: bool,
     /// Where the source is a link, the same link is made instead.
     pub copy_link: bool,
+    /// Stays a peer of the source, if that is shared: what is mounted below shows on both sides. mount_namespaces(7).
+    pub peer: bool,
 }
 
 /// Ids of a mount that are shown as others: mount_setattr(2), MOUNT_ATTR_IDMAP.

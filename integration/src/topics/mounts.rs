@@ -1,6 +1,7 @@
 //! Mounts, their options and propagation (config.md, "Mounts"; config-linux.md, "Rootfs Mount Propagation"; mount(8)).
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::json;
 
@@ -25,6 +26,7 @@ tests! {
     a_symlink_destination_stays_in_the_rootfs;
     mount_propagation_is_set;
     rootfs_propagation_defaults_to_no_shared_mounts;
+    a_shared_bind_shows_on_both_sides;
     rootfs_propagation_shared_and_slave_are_set known "runc": "shared leaves / private" known "crun": "shared also makes the mounts below shared";
     no_mount_of_the_container_reaches_the_host;
     a_missing_bind_source_is_refused;
@@ -255,6 +257,34 @@ fn rootfs_propagation_shared_and_slave_are_set(ctx: &Ctx) -> Result {
             look::mount_at(container.pid, "/")?.tagged("shared:"),
             shared,
             "root is shared with {word}"
+        );
+    }
+    Ok(())
+}
+
+/// With rootfsPropagation shared, as engines set it for a volume that is rshared, the mounts are peers: mount_namespaces(7).
+fn a_shared_bind_shows_on_both_sides(ctx: &Ctx) -> Result {
+    let volume = volume(ctx)?;
+    for (word, peer) in [("rshared", true), ("rslave", false)] {
+        let mut bundle = ctx.shell("grep ' /tmp ' /proc/self/mountinfo")?;
+        bundle.set("/linux/rootfsPropagation", json!(word));
+        bundle.mount("bind", path(&volume), "/tmp", &["rbind", word]);
+        bundle.write()?;
+        let script = "mount --bind $1 $1 && mount --make-shared $1 && grep \" $1 \" /proc/self/mountinfo && exec $2 --root $3 run --bundle $4 $5";
+        let (root, id) = (ctx.state_root(), ctx.id());
+        let words = [path(&volume), path(&ctx.runtime), path(&root), path(&bundle.dir), &id];
+        let output = Command::new("unshare")
+            .args(["--mount", "--propagation=private", "sh", "-c", script, "sh"])
+            .args(words)
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let groups: Vec<Option<&str>> =
+            text.lines().map(|line| line.split(' ').find_map(|tag| tag.strip_prefix("shared:"))).collect();
+        check_eq!(groups.len(), 2, "mounts in {text}{}", String::from_utf8_lossy(&output.stderr));
+        check_eq!(
+            groups[0].is_some() && groups[0] == groups[1],
+            peer,
+            "{word}: the mounts are peers: {text}"
         );
     }
     Ok(())

@@ -1,8 +1,13 @@
 //! Namespaces new, shared and joined by path (config-linux.md, "Namespaces"; namespaces(7)).
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 
-use crate::harness::{Bundle, Ctx, Need, Result, check, check_eq, container::until, look, tests};
+use crate::harness::{
+    Bundle, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+};
 
 tests! {
     listed_namespaces_are_new;
@@ -142,6 +147,11 @@ fn a_user_namespace_is_joined_by_path(ctx: &Ctx) -> Result {
     bundle.user_namespace(200_000, 65_536)?;
     bundle.namespace("user", Some(&format!("/proc/{}/ns/user", first.pid)));
     bundle.remove("/linux/uidMappings").remove("/linux/gidMappings");
+    // As Kubernetes has it: what is bound lies where only root of the host gets to.
+    let closed = ctx.dir.join("closed");
+    fs::create_dir_all(closed.join("volume"))?;
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700))?;
+    bundle.mount("bind", path(&closed.join("volume")), "/tmp", &["bind"]);
     let second = ctx.started(&bundle)?;
     check_eq!(look::namespace(second.pid, "user")?, look::namespace(first.pid, "user")?, "user namespace");
     check_eq!(look::status(second.pid, "Uid")?, "200000 200000 200000 200000", "uid as the host sees it");

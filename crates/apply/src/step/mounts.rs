@@ -27,7 +27,8 @@ pub(crate) fn mount(
         }
         _ => {}
     }
-    let mut later = if opened.is_some() { Later::of_parent() } else { Later::default() };
+    let peer = matches!(&what.what, MountKind::Bind(bind) if bind.peer);
+    let mut later = if opened.is_some() && !peer { Later::of_parent() } else { Later::default() };
     let mapped = opened.is_some() || what.idmap.is_none();
     let first = make(&what.what, what, root, opened, &mut later);
     let made = match (first, &what.fallback) {

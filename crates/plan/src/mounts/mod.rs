@@ -46,6 +46,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) rootfs: PathBuf,
     pub(crate) namespaces: &'a Namespaces,
     pub(crate) user_namespace: bool,
+    /// Shared mounts may be so with the host: `linux.rootfsPropagation`.
+    pub(crate) shared_root: bool,
     pub(crate) cgroup_namespace: bool,
     pub(crate) cgroup_path: String,
 }
@@ -84,7 +86,10 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
     }
     out.what = match (words.bind, kind) {
         (bind, _) if words.remount => MountKind::Remount(bind.is_none().then_some(words.parameters)),
-        (Some(recursive), _) => bind_kind(asked, Bind { recursive, ..words.links }, at, around, found),
+        (Some(recursive), _) => {
+            let peer = around.shared_root && out.propagation.iter().any(|(flag, _)| *flag == libc::MS_SHARED);
+            bind_kind(asked, Bind { recursive, peer, ..words.links }, at, around, found)
+        }
         (None, "cgroup" | "cgroup2") => cgroup(around, &mut out.fallback),
         (None, "none") => {
             found.problem(
