@@ -60,9 +60,11 @@ pub(crate) struct UpdateArgs {
     /// Most processes and threads; -1 for no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
-    #[arg(long, hide = true)]
+    /// Schema of the L3 cache, of a container in a class of Intel RDT
+    #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    #[arg(long, hide = true)]
+    /// Schema of the memory bandwidth, of a container in a class of Intel RDT
+    #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
     /// Name of the container
     id: String,
@@ -71,11 +73,10 @@ pub(crate) struct UpdateArgs {
 /// `coracle update`.
 pub(crate) fn update(global: &Global, args: &UpdateArgs) -> Outcome {
     let entry = entry(global, &args.id)?;
-    for (flag, given) in [("l3-cache-schema", &args.l3_cache_schema), ("mem-bw-schema", &args.mem_bw_schema)]
-    {
-        if given.is_some() {
-            return Err(format!("--{flag}: Intel RDT is not built yet; leave the option out"));
-        }
+    let schemata: Vec<String> =
+        args.l3_cache_schema.iter().chain(&args.mem_bw_schema).filter(|s| !s.is_empty()).cloned().collect();
+    if !schemata.is_empty() {
+        lifecycle::update_rdt(&entry, &schemata).map_err(|f| f.to_string())?;
     }
     let new = match &args.resources {
         Some(file) => from_file(file)?,

@@ -198,7 +198,10 @@ impl Child<'_> {
             Act::SealMounts => {
                 std::mem::take(&mut self.sealed).iter().try_for_each(|made| mounts::seal(made.as_fd()))
             }
-            Act::Device(what) => devices::node(self.root()?, what),
+            Act::Device(what) => {
+                let given = self.opened();
+                devices::node(self.root()?, what, given)
+            }
             Act::Link(at, target) => devices::link(self.root()?, at, target),
             Act::Ptmx => devices::ptmx(self.root()?),
             Act::WorkingDir(cwd) => path::directory(self.root()?, cwd)

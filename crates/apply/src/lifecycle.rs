@@ -191,6 +191,17 @@ pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
     Ok(update.warnings)
 }
 
+/// Changes the schemata of a container's class of service: resctrl.rst, Schemata files.
+/// Errors: it was created without linux.intelRdt; what the kernel refused.
+pub fn update_rdt(entry: &Entry, lines: &[String]) -> Result<()> {
+    let _lock = entry.lock().map_err(says)?;
+    let record = entry.record().map_err(says)?;
+    let groups = record.rdt.as_ref().ok_or_else(|| {
+        Failure::says("the container belongs to no class of service; create it with linux.intelRdt")
+    })?;
+    Resctrl::open()?.update(groups, lines)
+}
+
 /// What a container uses: the data of a stats event. Errors: it is stopped.
 pub fn stats(entry: &Entry) -> Result<serde_json::Value> {
     let (record, _) = running(entry)?;

@@ -60,13 +60,18 @@ impl Resctrl {
         if there {
             self.compare(plan)?
         } else {
-            self.write(plan, &plan.first)?
+            self.schemata(&plan.directory, &plan.first)?
         }
-        self.write(plan, &plan.schemata)?;
+        self.schemata(&plan.directory, &plan.schemata)?;
         match &plan.monitor {
             Some(name) => self.directory(&[&plan.directory, "mon_groups", name]),
             None => Ok(()),
         }
+    }
+
+    /// Changes the schemata of a container's class. Errors: the kernel's; what was written before it stays.
+    pub(crate) fn update(&self, groups: &Record, lines: &[String]) -> Result<()> {
+        self.schemata(&groups.class, lines)
     }
 
     /// Puts a process into the groups; its children follow.
@@ -106,9 +111,9 @@ impl Resctrl {
             .map_err(|e| self.failed(format!("opening {} of resctrl", parts.join("/")), e))
     }
 
-    fn write(&self, plan: &Plan, lines: &[String]) -> Result<()> {
+    fn schemata(&self, class: &str, lines: &[String]) -> Result<()> {
         for line in lines {
-            let fd = self.file(&[&plan.directory, "schemata"], libc::O_WRONLY)?;
+            let fd = self.file(&[class, "schemata"], libc::O_WRONLY)?;
             fs::write_all(fd.as_fd(), format!("{line}\n").as_bytes())
                 .map_err(|e| self.failed(format!("writing {line:?} to the schemata"), e))?;
         }

@@ -1,11 +1,13 @@
 //! What the parent opens for the child: the root file system and the sources of bind mounts that root of another user
-//! namespace might not reach by path, those whose ids are mapped, and those that stay peers of the host's mounts.
+//! namespace might not reach by path, those whose ids are mapped, those that stay peers of the host's mounts, and the devices
+//! that it cannot make.
 
 use crate::failure::{Doing, Result, text};
 use crate::idmap;
 use crate::step::attributes::{self, Later};
+use crate::step::devices;
 use crate::step::mounts::clone_tree;
-use coracle_plan::steps::{Act, Bind, MountKind, Plan};
+use coracle_plan::steps::{Act, Bind, MountKind, Node, Plan};
 use coracle_sys::mount::MountAttr;
 use coracle_sys::{creds, fs, libc};
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,6 +41,7 @@ pub(crate) fn open(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
                 (MountKind::Bind(bind), None) if for_stranger => tree(bind).map(Some),
                 _ => Ok(None),
             },
+            Act::Device(device) if device.node == Node::Given => devices::give(device).map(Some),
             _ => Ok(None),
         };
         out.extend(opened.map_err(|f| f.at(&step.origin))?.map(|tree| (i, tree)));

@@ -114,11 +114,7 @@ pub(crate) fn ids(user: &User, maps: Option<&IdMaps>, denied: bool, found: &mut 
 }
 
 fn check_mapped(at: &str, id: u32, map: &str, where_: &str, found: &mut Findings) {
-    let mapped = map.lines().any(|line| {
-        let n: Vec<u64> = line.split(' ').filter_map(|w| w.parse().ok()).collect();
-        n.len() == 3 && (n[0]..n[0] + n[2]).contains(&u64::from(id))
-    });
-    if !mapped {
+    if outside(id, map).is_none() {
         found.problem(
             at,
             format!("{id} is not mapped"),
@@ -126,6 +122,22 @@ fn check_mapped(at: &str, id: u32, map: &str, where_: &str, found: &mut Findings
             format!("cover it in {where_}"),
         );
     }
+}
+
+/// The host's id of one inside, by a map's lines.
+fn outside(id: u32, map: &str) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let n: Vec<u64> = line.split(' ').filter_map(|w| w.parse().ok()).collect();
+        let [inside, outside, length] = n[..] else { return None };
+        let offset = u64::from(id).checked_sub(inside).filter(|offset| *offset < length)?;
+        u32::try_from(outside + offset).ok()
+    })
+}
+
+/// The same; one that is not mapped is a problem of this place.
+pub(crate) fn on_host(at: &str, id: u32, map: &str, found: &mut Findings) -> u32 {
+    check_mapped(at, id, map, "the maps of the user namespace", found);
+    outside(id, map).unwrap_or_default()
 }
 
 /// The names of those whose bits are set.

@@ -3,8 +3,9 @@
 
 mod filter;
 
+use crate::creds::on_host;
 use crate::problem::Findings;
-use crate::steps::Device;
+use crate::steps::{Device, IdMaps, Node};
 use coracle_sys::{bpf::Insn, libc};
 use coracle_systemd::{Property, Value};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType as Type, Spec};
@@ -26,8 +27,16 @@ const DEFAULT: [(&str, u32, u32); 6] = [
     ("dev/tty", 5, 0),
 ];
 
+/// What decides where nodes come from.
+pub(crate) struct Nodes<'a> {
+    /// Whether the container's root is in a user namespace.
+    pub(crate) user_namespace: bool,
+    /// The maps of that namespace, when the parent may make nodes for it.
+    pub(crate) given: Option<&'a IdMaps>,
+}
+
 /// Decides the nodes: the listed ones, and the default ones that the list does not name.
-pub(crate) fn plan(spec: &Spec, bind: bool, found: &mut Findings) -> Vec<(Device, String)> {
+pub(crate) fn plan(spec: &Spec, nodes: &Nodes, found: &mut Findings) -> Vec<(Device, String)> {
     let mut out = Vec::new();
     for (i, d) in spec.linux().as_ref().and_then(|l| l.devices().as_ref()).into_iter().flatten().enumerate() {
         let at = format!("linux.devices[{i}]");
@@ -62,6 +71,16 @@ pub(crate) fn plan(spec: &Spec, bind: bool, found: &mut Findings) -> Vec<(Device
             );
         }
         let number = |n: i64| u32::try_from(n).unwrap_or(0);
+        let (node, maps) = match nodes.given {
+            _ if !nodes.user_namespace || kind == libc::S_IFIFO => (Node::Made, None),
+            Some(maps) => (Node::Given, Some(maps)),
+            None => (Node::Bound, None),
+        };
+        let mut owner = |id: Option<u32>, name: &str, map: fn(&IdMaps) -> &str| {
+            let id = id.unwrap_or(0);
+            maps.map_or(id, |maps| on_host(&format!("{at}.{name}"), id, map(maps), found))
+        };
+        let (uid, gid) = (owner(d.uid(), "uid", |m| &m.uids), owner(d.gid(), "gid", |m| &m.gids));
         out.push((
             Device {
                 path: found.cstring(&at, crate::mounts::inside(d.path())),
@@ -69,18 +88,19 @@ pub(crate) fn plan(spec: &Spec, bind: bool, found: &mut Findings) -> Vec<(Device
                 major: number(d.major()),
                 minor: number(d.minor()),
                 mode: d.file_mode().unwrap_or(0o666) & 0o7777,
-                uid: d.uid().unwrap_or(0),
-                gid: d.gid().unwrap_or(0),
-                bind,
+                uid,
+                gid,
+                node,
             },
             at,
         ));
     }
+    let node = if nodes.user_namespace { Node::Bound } else { Node::Made };
     for (path, major, minor) in DEFAULT {
         if !out.iter().any(|(d, _)| d.path.to_bytes() == path.as_bytes()) {
             let path = found.cstring("", path);
             out.push((
-                Device { path, kind: libc::S_IFCHR, major, minor, mode: 0o666, uid: 0, gid: 0, bind },
+                Device { path, kind: libc::S_IFCHR, major, minor, mode: 0o666, uid: 0, gid: 0, node },
                 String::new(),
             ));
         }

@@ -1,5 +1,6 @@
 //! The one place that fixes the order of the steps, with the reason for each constraint.
 
+use crate::devices::Nodes;
 use crate::inputs::{Host, Request};
 use crate::mounts::Surroundings;
 use crate::problem::{Findings, Refusal};
@@ -13,6 +14,7 @@ use std::ffi::CString;
 use std::path::Path;
 
 const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_MKNOD: u64 = 1 << 27;
 
 fn step(act: Act, origin: &str) -> Step {
     Step { act, origin: origin.into() }
@@ -348,7 +350,9 @@ fn root(
         for (mount, at) in mounts::plan(spec, &around, found) {
             out.push(Step { act: Act::Mount(Box::new(mount)), origin: at });
         }
-        dev(spec, &around.rootfs, user_namespace, &mut out, found);
+        let makes = host.capabilities & CAP_MKNOD != 0 && host.admin();
+        let nodes = Nodes { user_namespace, given: namespaces.maps.as_ref().filter(|_| makes) };
+        dev(spec, &around.rootfs, &nodes, &mut out, found);
     }
     if let Some(cwd) = spec.process().as_ref().map(|p| mounts::inside(p.cwd())).filter(|c| !c.is_empty()) {
         out.push(step(Act::WorkingDir(found.cstring("process.cwd", cwd)), "process.cwd"));
@@ -375,14 +379,12 @@ fn root(
     out
 }
 
-fn dev(spec: &Spec, rootfs: &Path, user_namespace: bool, out: &mut Vec<Step>, found: &mut Findings) {
+fn dev(spec: &Spec, rootfs: &Path, nodes: &Nodes, out: &mut Vec<Step>, found: &mut Findings) {
     if mounts::dev_is_bind(spec, rootfs) {
         return; // the host's own /dev, shown inside: nothing is to be made in it
     }
     out.extend(
-        devices::plan(spec, user_namespace, found)
-            .into_iter()
-            .map(|(d, at)| Step { act: Act::Device(d), origin: at }),
+        devices::plan(spec, nodes, found).into_iter().map(|(d, at)| Step { act: Act::Device(d), origin: at }),
     );
     for (path, target) in devices::LINKS {
         let (path, target) = (found.cstring("", path), found.cstring("", target));

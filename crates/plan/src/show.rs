@@ -1,6 +1,8 @@
 //! A plan as text, for `coracle plan` and for tests: one line a step, with the place in config.json that asked for it.
 
-use crate::steps::{Act, IdMapped, IdSource, Listener, Mount, MountKind, NetDevice, Parameter, Plan, Step};
+use crate::steps::{
+    Act, IdMapped, IdSource, Listener, Mount, MountKind, NetDevice, Node, Parameter, Plan, Step,
+};
 use coracle_sys::{libc, mount::attr};
 use std::ffi::CStr;
 use std::fmt::Write;
@@ -197,7 +199,7 @@ pub fn act(step: &Step) -> String {
             )
         }
         Act::Mount(what) => mount(what),
-        Act::Device(d) if d.bind => format!("bind the host's {}", text(&d.path)),
+        Act::Device(d) if d.node == Node::Bound => format!("bind the host's {}", text(&d.path)),
         Act::Device(d) => format!(
             "make the device {} ({}:{}, mode {:o}, owner {}:{})",
             text(&d.path),

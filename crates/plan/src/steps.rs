@@ -320,8 +320,19 @@ pub struct Device {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Bind the host's node instead: in a user namespace mknod(2) is refused.
-    pub bind: bool,
+    /// How it comes into the root file system.
+    pub node: Node,
+}
+
+/// How a device node comes into a root file system. In a user namespace mknod(2) makes fifos only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Node {
+    /// Made there, with the container's ids.
+    Made,
+    /// Made by the parent, with the host's ids, and bound there.
+    Given,
+    /// The host's node of that path, bound there.
+    Bound,
 }
 
 /// A network device that moves into the container: config-linux.md, Network Devices.

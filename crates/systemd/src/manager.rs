@@ -67,16 +67,36 @@ impl Manager {
 
     /// A property of the manager that is a string, such as `Version` or `ControlGroup`.
     pub fn property(&mut self, name: &str) -> Result<String> {
+        let value = self.get(PATH, MANAGER, name)?;
+        let text = value.text().map(str::to_owned);
+        text.ok_or_else(|| Error::Broken(format!("{name} is not a string")))
+    }
+
+    /// These properties of a scope, as they are.
+    pub fn scope_properties(&mut self, unit: &str, names: &[&str]) -> Result<Vec<Property>> {
+        let answer = self.call("GetUnit", &[Value::str(unit)], &format!("looking for {unit}"))?;
+        let Some(Value::Path(path)) = answer.first() else {
+            return Err(Error::Broken(format!("{unit} has no object path")));
+        };
+        let scope = "org.freedesktop.systemd1.Scope";
+        names.iter().map(|name| Ok(((*name).to_owned(), self.get(path, scope, name)?))).collect()
+    }
+
+    fn get(&mut self, path: &str, interface: &str, name: &str) -> Result<Value> {
         let call = Call {
             destination: self.destination,
-            path: PATH,
+            path,
             interface: "org.freedesktop.DBus.Properties",
             member: "Get",
-            body: &[Value::str(MANAGER), Value::str(name)],
+            body: &[Value::str(interface), Value::str(name)],
         };
-        let body = self.connection.call(&call, &format!("the property {name}"))?;
-        let text = body.first().and_then(Value::text).map(str::to_owned);
-        text.ok_or_else(|| Error::Broken(format!("{name} is not a string")))
+        let what = format!("the property {name}");
+        let first = self.connection.call(&call, &what)?.into_iter().next();
+        match first {
+            Some(Value::Variant(value)) => Ok(*value),
+            Some(value) => Ok(value),
+            None => Err(Error::Broken(format!("{what}: no answer"))),
+        }
     }
 
     /// Makes a transient unit with these properties and waits until it is there. One of that name that failed earlier is

@@ -9,6 +9,8 @@ use crate::harness::{Container, Ctx, Need, Result, check, context::path, tests};
 
 tests! {
     five_hundred_leave_nothing [Need::Controller("pids"), Need::Controller("memory")];
+    a_crowd_of_scopes_leaves_nothing [Need::Controller("pids"), Need::Controller("memory"), Need::Systemd];
+    as_a_user_a_crowd_of_scopes_leaves_nothing [Need::Unprivileged, Need::Systemd, Need::Controller("pids")];
 }
 
 const BATCH: usize = 10;
@@ -30,10 +32,10 @@ fn each(ctx: &Ctx, all: &[Container], words: &dyn Fn(&str) -> Vec<String>) -> Re
     Ok(())
 }
 
-fn batch(ctx: &Ctx, bundle: &Path) -> Result {
+fn batch(ctx: &Ctx, bundle: &Path, global: &[&str]) -> Result {
     let all: Vec<_> = (0..BATCH).map(|_| Container::named(ctx, ctx.id(), bundle)).collect();
     each(ctx, &all, &|id| {
-        let words = ["run", "--detach", "--bundle", path(bundle), id];
+        let words = [global, &["run", "--detach", "--bundle", path(bundle), id]].concat();
         words.into_iter().map(str::to_owned).collect()
     })?;
     for command in [&["pause"][..], &["update", "--pids-limit", "30"], &["resume"], &["delete", "--force"]] {
@@ -42,14 +44,37 @@ fn batch(ctx: &Ctx, bundle: &Path) -> Result {
     Ok(())
 }
 
-fn crowd(ctx: &Ctx, count: usize) -> Result {
+fn crowd(ctx: &Ctx, count: usize, global: &[&str]) -> Result {
     let mut bundle = ctx.waiting()?;
     bundle.remove("/linux/cgroupsPath");
     bundle.set("/linux/resources/memory", json!({"limit": 64 << 20})).write()?;
-    (0..count / BATCH).try_for_each(|_| batch(ctx, &bundle.dir))
+    (0..count / BATCH).try_for_each(|_| batch(ctx, &bundle.dir, global))
 }
 
 fn five_hundred_leave_nothing(ctx: &Ctx) -> Result {
     // The emulated machine is some thirty times slower: there a fifth of them has to do.
-    crowd(ctx, if ctx.host.systemd { 100 } else { 500 })
+    crowd(ctx, if ctx.host.systemd { 100 } else { 500 }, &[])
+}
+
+fn a_crowd_of_scopes_leaves_nothing(ctx: &Ctx) -> Result {
+    crowd(ctx, 50, &["--systemd-cgroup"])?;
+    no_scope_is_left(ctx, &[])
+}
+
+fn as_a_user_a_crowd_of_scopes_leaves_nothing(ctx: &Ctx) -> Result {
+    crowd(ctx, 50, &["--systemd-cgroup"])?;
+    no_scope_is_left(ctx, &["--user"])
+}
+
+fn no_scope_is_left(ctx: &Ctx, whose: &[&str]) -> Result {
+    let listed = std::process::Command::new("systemctl")
+        .args(whose)
+        .args(["list-units", "--all", "--no-legend", "*.scope"])
+        .output()?;
+    check!(listed.status.success(), "systemctl: {}", String::from_utf8_lossy(&listed.stderr));
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let prefix = ctx.id();
+    let prefix = prefix.split('-').next().unwrap_or_default();
+    check!(!listed.contains(prefix), "scopes are left: {listed}");
+    Ok(())
 }

@@ -34,6 +34,7 @@ tests! {
     delete_removes_the_cgroup;
     init_exits_to_the_caller;
     the_runtime_does_not_stay;
+    killing_the_runtime_stops_nothing;
     id_is_free_again_after_delete;
     thirty_containers_leave_nothing;
 }
@@ -300,6 +301,44 @@ fn init_exits_to_the_caller(ctx: &Ctx) -> Result {
 fn the_runtime_does_not_stay(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
     check_eq!(look::children(std::process::id()), vec![container.pid], "processes between commands");
+    Ok(())
+}
+
+/// Those processes of the runtime that do stay, as long as the caller of `run`, `exec` and `events` wants to wait.
+fn killing_the_runtime_stops_nothing(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let spawn = |words: &[&str]| {
+        ctx.command(words).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()
+    };
+    let mut commands = vec![spawn(&["run", "--bundle", path(&bundle.dir), &container.id])?];
+    let pid = until("it runs", || {
+        let state = ctx.call(&["state", &container.id])?;
+        let state: serde_json::Value = serde_json::from_str(&state.stdout()).unwrap_or_default();
+        Ok((state["status"] == "running").then(|| state["pid"].as_u64()).flatten())
+    })?;
+    commands.push(spawn(&["exec", &container.id, "/probe", "wait"])?);
+    let exec = until("exec runs", || {
+        Ok(look::children(commands[1].id()).into_iter().find(|p| look::command_line(*p).contains("wait")))
+    })?;
+    if ctx.has_command("events") {
+        commands.push(spawn(&["events", &container.id])?);
+    }
+    for command in &mut commands {
+        command.kill()?;
+        command.wait()?;
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let status = container.status();
+    let workload = look::command_line(u32::try_from(pid)?);
+    let listed = ctx.call(&["ps", "--format", "json", &container.id]);
+    // It is this test's child now: until somebody asks how it ended, the namespace cannot end.
+    look::kill_and_reap(exec);
+    check_eq!(status?, "running", "status after the end of every process of the runtime");
+    check!(workload.contains("/probe"), "the workload is now {workload:?}");
+    let listed: Vec<u32> = serde_json::from_str(&listed?.succeeded("ps")?.stdout())?;
+    check_eq!(listed.len(), 2, "processes of the container, that of exec among them");
     Ok(())
 }
 

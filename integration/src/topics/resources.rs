@@ -14,6 +14,8 @@ tests! {
     the_group_belongs_to_the_containers_root [Need::CgroupV2];
     annotations_become_properties [Need::Systemd, Need::CgroupV2, Need::Runtime("coracle")];
     a_failed_scope_is_forgotten [Need::Systemd, Need::CgroupV2];
+    an_update_of_a_scope_that_fails_changes_nothing [Need::Systemd, Need::CgroupV2, Need::Controller("cpuset")];
+    a_bus_that_says_nothing_is_an_error_in_time [Need::CgroupV2, Need::Runtime("coracle")];
     no_bus_is_an_error_that_says_so [Need::CgroupV2, Need::Runtime("coracle")];
 }
 
@@ -231,6 +233,39 @@ fn a_failed_scope_is_forgotten(ctx: &Ctx) -> Result {
         .stderr(Stdio::null())
         .status()?;
     check_eq!(status.code(), Some(4), "exit status of systemctl status (no such unit)");
+    Ok(())
+}
+
+fn an_update_of_a_scope_that_fails_changes_nothing(ctx: &Ctx) -> Result {
+    let resources = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 40}});
+    let (container, unit) = scope(ctx, &mut with(ctx, &resources)?)?;
+    let new =
+        json!({"memory": {"limit": 80 << 20}, "pids": {"limit": 50}, "unified": {"cpuset.cpus": "8000"}});
+    check!(update(ctx, &container.id, &new).is_err(), "an update to a processor that is not there succeeded");
+    let row = Row {
+        resources: new,
+        files: &[("memory.max", "67108864"), ("pids.max", "40")],
+        properties: &["MemoryMax=67108864", "TasksMax=40"],
+    };
+    check_files(container.pid, &row, "after an update that failed")?;
+    check_properties(&unit, &row, "after an update that failed")
+}
+
+/// The other side takes the connection, and never says a word.
+fn a_bus_that_says_nothing_is_an_error_in_time(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    bundle.write()?;
+    let bus = ctx.dir.join("bus");
+    let _listener = std::os::unix::net::UnixListener::bind(&bus)?;
+    let id = ctx.id();
+    let mut command = ctx.command(&["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), &id]);
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", bus.display()));
+    command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", bus.display()));
+    let began = std::time::Instant::now();
+    let output = ctx.finish(command)?;
+    check!(output.code != 0 && output.stderr().contains("systemd"), "the message: {}", output.stderr());
+    check!(began.elapsed().as_secs() < 60, "it took {} s", began.elapsed().as_secs());
+    check!(ctx.records()?.is_empty(), "state is left");
     Ok(())
 }
 

@@ -10,6 +10,7 @@ tests! {
     update_takes_flags [Need::Controller("memory"), Need::Controller("cpu"), Need::Controller("pids")];
     update_reads_standard_input [Need::Controller("memory"), Need::Controller("pids")];
     update_keeps_what_it_is_not_told [Need::Controller("memory"), Need::Controller("cpu"), Need::CgroupV2];
+    update_that_fails_changes_nothing [Need::Controller("memory"), Need::Controller("pids"), Need::Controller("cpuset")];
     update_replaces_the_device_list [Need::Runtime("coracle"), Need::Controller("pids")];
     update_checks_what_is_in_use [Need::Controller("memory"), Need::CgroupV2];
     update_of_a_stopped_container_is_refused [Need::Controller("pids")];
@@ -59,6 +60,27 @@ fn update_reads_standard_input(ctx: &Ctx) -> Result {
     check_eq!(update_from(ctx, &container, &new)?, 0, "exit status of update --resources -");
     check_eq!(file(ctx, &container, "memory.low", "memory.soft_limit_in_bytes")?, "33554432", "reservation");
     check_eq!(file(ctx, &container, "pids.max", "pids.max")?, "44", "pids");
+    Ok(())
+}
+
+fn update_that_fails_changes_nothing(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/resources/pids", json!({"limit": 40}));
+    bundle.set("/linux/resources/memory", json!({"limit": 64 << 20}));
+    let container = ctx.started(&bundle)?;
+    // Whichever order they are written in, something comes before the processor that no machine has.
+    let new = json!({"pids": {"limit": 50}, "memory": {"limit": 80 << 20}, "cpu": {"cpus": "8000"}});
+    check!(update_from(ctx, &container, &new)? != 0, "an update to a processor that is not there succeeded");
+    check_eq!(file(ctx, &container, "pids.max", "pids.max")?, "40", "pids.max");
+    let memory = file(ctx, &container, "memory.max", "memory.limit_in_bytes")?;
+    check_eq!(memory, (64u64 << 20).to_string(), "memory limit");
+    // What failed is not remembered either.
+    update(ctx, &container, &["--pids-limit", "60"])?;
+    check_eq!(
+        file(ctx, &container, "memory.max", "memory.limit_in_bytes")?,
+        (64u64 << 20).to_string(),
+        "memory limit after the next update"
+    );
     Ok(())
 }
 

@@ -21,6 +21,47 @@ pub(super) fn write_all(writes: &[CgroupWrite], home: impl Fn(&str) -> Option<St
     again.into_iter().try_for_each(|w| one(w, &home))
 }
 
+/// What the files of an update say before it: file, the key that is written of one that has several, text.
+pub(super) struct Before(Vec<(String, String, String, String)>);
+
+impl Before {
+    /// Reads them; what cannot be read cannot be put back.
+    pub(super) fn read(writes: &[CgroupWrite], home: impl Fn(&str) -> Option<String>) -> Before {
+        let one = |w: &CgroupWrite| {
+            let dir = home(&w.controller)?;
+            let text = read(&dir, &w.file).ok()?;
+            let key = w.value.split(' ').next().unwrap_or_default();
+            Some((dir, w.file.clone(), key.to_owned(), text))
+        };
+        Before(writes.iter().filter_map(one).collect())
+    }
+
+    /// Puts them back, the last first: limits that must not cross did not on the way there.
+    pub(super) fn restore(&self) {
+        for (dir, file, key, text) in self.0.iter().rev() {
+            let lines = text.lines().filter(|line| !keyed(file) || line.split(' ').next() == Some(key));
+            let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+            if lines.is_empty() {
+                // Nothing was set: of a device the defaults, else an empty list.
+                lines.push(match file.as_str() {
+                    "io.max" => format!("{key} rbps=max wbps=max riops=max wiops=max"),
+                    "io.weight" | "io.bfq.weight" => format!("{key} default"),
+                    _ if keyed(file) => format!("{key} 0"),
+                    _ => "\n".to_owned(),
+                });
+            }
+            for line in lines {
+                let _ = write(dir, file, &line);
+            }
+        }
+    }
+}
+
+/// Whether a file has a line a device, of which the update says one.
+fn keyed(file: &str) -> bool {
+    ["io.", "blkio.", "rdma."].iter().any(|start| file.starts_with(start))
+}
+
 fn one(w: &CgroupWrite, home: &impl Fn(&str) -> Option<String>) -> Result<()> {
     let Some(dir) = home(&w.controller) else {
         let what = format!(

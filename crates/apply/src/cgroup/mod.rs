@@ -160,12 +160,27 @@ impl Cgroup {
         self.settle(plan, warnings)
     }
 
-    /// Changes limits. Errors: what was refused; what came before it stays.
+    /// Changes limits. Errors: what was refused; then all are what they were.
     pub fn update(&self, update: &Update) -> Result<()> {
         limits::unused(&self.dirs[0], update)?;
-        if let (Some(unit), false) = (&self.unit, update.properties.is_empty()) {
-            scope::set(unit, &update.properties)?;
-        }
+        let before = if self.v2 {
+            limits::Before::read(&update.writes, |_| Some(self.dirs[0].clone()))
+        } else {
+            limits::Before::read(&update.writes, |controller| v1::home_of(controller, &self.path))
+        };
+        let was = match (&self.unit, update.properties.is_empty()) {
+            (Some(unit), false) => Some((unit, scope::set(unit, &update.properties)?)),
+            _ => None,
+        };
+        self.change(update).inspect_err(|_| {
+            if let Some((unit, was)) = was {
+                let _ = scope::set(unit, &was);
+            }
+            before.restore();
+        })
+    }
+
+    fn change(&self, update: &Update) -> Result<()> {
         if self.v2 {
             limits::write_all(&update.writes, |_| Some(self.dirs[0].clone()))?;
             update.devices.as_ref().map_or(Ok(()), |program| v2::replace_filter(&self.dirs[0], program))

@@ -40,11 +40,22 @@ pub(super) fn start(manager: &mut Manager, unit: &Plan, pid: i32) -> Result<()> 
     })
 }
 
-pub(super) fn set(unit: &Unit, properties: &[Property]) -> Result<()> {
+/// Sets properties. Returns what sets them back.
+pub(super) fn set(unit: &Unit, properties: &[Property]) -> Result<Vec<Property>> {
+    let failed = |e| Failure::says(format!("unable to set unit properties: {e}"));
     let mut manager = Manager::connect(bus(unit.user)).map_err(says)?;
-    manager
-        .set_properties(&unit.name, properties)
-        .map_err(|e| Failure::says(format!("unable to set unit properties: {e}")))
+    let mut names: Vec<&str> = properties.iter().map(|(name, _)| name.as_str()).collect();
+    names.dedup();
+    let mut was = Vec::new();
+    for (name, value) in manager.scope_properties(&unit.name, &names).map_err(failed)? {
+        // A list that is set is added to what is there, an empty one clears it: org.freedesktop.systemd1(5).
+        if let Value::Array(of, _) = &value {
+            was.push((name.clone(), Value::Array(of.clone(), Vec::new())));
+        }
+        was.push((name, value));
+    }
+    manager.set_properties(&unit.name, properties).map_err(failed)?;
+    Ok(was)
 }
 
 /// Moves a process into the scope.

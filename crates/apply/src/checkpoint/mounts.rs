@@ -3,7 +3,7 @@
 use crate::failure::{Doing, Result, text};
 use crate::step::mounts::clone_tree;
 use crate::step::path;
-use coracle_plan::steps::{Act, Mount, MountKind, Plan};
+use coracle_plan::steps::{Act, Mount, MountKind, Node, Plan};
 use coracle_sys::mount::{self, MountAttr};
 use coracle_sys::{Errno, fs, libc};
 use std::ffi::{CStr, CString};
@@ -28,7 +28,7 @@ pub(super) fn external(plan: &Plan, root: BorrowedFd) -> Vec<External> {
     for step in &plan.setup {
         match &step.act {
             Act::Mount(mount) => of_mount(mount, root, &mut out),
-            Act::Device(device) if device.bind => {
+            Act::Device(device) if device.node != Node::Made => {
                 let at = format!("/{}", string(&device.path));
                 out.push(External { target: at.clone(), source: at });
             }

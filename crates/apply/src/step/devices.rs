@@ -3,17 +3,19 @@
 use super::attributes::{self, Later};
 use super::{mounts, path};
 use crate::failure::{Doing, Failure, Result, text};
-use coracle_plan::steps::{Bind, Device};
+use coracle_plan::steps::{Bind, Device, Node};
 use coracle_sys::mount::{self, MountAttr, attr};
 use coracle_sys::{Errno, fs, libc};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Makes a node; one that exists must be the very same.
-pub(crate) fn node(root: BorrowedFd, d: &Device) -> Result<()> {
+/// Makes a node; one that exists must be the very same. `given` is one that the parent has made, as a mount of its own.
+pub(crate) fn node(root: BorrowedFd, d: &Device, given: Option<OwnedFd>) -> Result<()> {
     let name = || format!("making the device {}", text(&d.path));
-    if d.bind {
-        return bind(root, d);
+    match (d.node, given) {
+        (Node::Made, _) => {}
+        (_, Some(node)) => return attach(root, d, node.as_fd()),
+        (_, None) => return bind(root, d),
     }
     let (dir, last) = path::parent(root, &d.path).doing(name)?;
     match fs::mknodat(dir.as_fd(), &last, d.kind | d.mode, d.major, d.minor) {
@@ -51,14 +53,31 @@ fn bind(root: BorrowedFd, d: &Device) -> Result<()> {
             d.minor
         )));
     }
+    attach(root, d, node.as_fd())
+}
+
+fn attach(root: BorrowedFd, d: &Device, node: BorrowedFd) -> Result<()> {
+    let mut later = Later::default();
     let target = path::file(root, &d.path).doing(|| format!("making the mount point {}", text(&d.path)))?;
     // Nothing that a device holds is a program.
     let strict = MountAttr { set: attr::NOSUID | attr::NOEXEC, ..Default::default() };
-    let mut later = Later::default();
-    let doing = || format!("binding the host's {}", text(&host));
-    attributes::set(node.as_fd(), false, &strict, &mut later).doing(doing)?;
-    mount::move_mount(node.as_fd(), target.as_fd()).doing(doing)?;
-    later.attached(node.as_fd())
+    let doing = || format!("binding the device {}", text(&d.path));
+    attributes::set(node, false, &strict, &mut later).doing(doing)?;
+    mount::move_mount(node, target.as_fd()).doing(doing)?;
+    later.attached(node)
+}
+
+/// A node on a file system of its own, which nothing else is on and nobody else sees, as a mount that is not attached:
+/// what may make nodes makes it for one that may not.
+pub(crate) fn give(d: &Device) -> Result<OwnedFd> {
+    let doing = || format!("making the device {} for the user namespace", text(&d.path));
+    let context = mount::fsopen(c"tmpfs").doing(doing)?;
+    mount::fsconfig_create(context.as_fd()).doing(doing)?;
+    let place = mount::fsmount(context.as_fd(), 0).doing(doing)?;
+    fs::mknodat(place.as_fd(), c"node", d.kind | d.mode, d.major, d.minor).doing(doing)?;
+    fs::fchmodat(place.as_fd(), c"node", d.mode).doing(doing)?;
+    fs::fchownat(place.as_fd(), c"node", d.uid, d.gid, libc::AT_SYMLINK_NOFOLLOW).doing(doing)?;
+    mount::open_tree(place.as_fd(), c"node", mount::OPEN_TREE_CLONE).doing(doing)
 }
 
 /// Makes a link; what is there stays.
