@@ -80,8 +80,8 @@ pub fn restore(
     systemd: Option<scope::Manager>,
     warnings: &mut Vec<String>,
 ) -> Result<Restored> {
-    let image = open(&how.options.image)?;
-    let work = directory(how.options.work())?;
+    open(&how.options.image)?;
+    directory(how.options.work())?;
     let console = plan.terminal.as_ref().and_then(|t| t.socket.as_ref());
     let console = console
         .map(|path| {
@@ -98,8 +98,7 @@ pub fn restore(
         .collect::<Result<_>>()?;
     let (entry, lock) = Entry::reserve(how.root, &record.id).map_err(says)?;
     let mut making = Making { plan, console, pidfd: None, pid: 0, master: None, cgroup: None, systemd };
-    let request = opts(plan, &record, how.options, (&image, &work), &outside);
-    match making.run(&entry, &mut record, how, request, &given, warnings) {
+    match making.run(&entry, &mut record, how, (&outside, &given), warnings) {
         Ok(pidfd) => Ok(Restored { entry, lock: Some(lock), pidfd, pid: making.pid, master: making.master }),
         Err(failure) => {
             making.undo(&record);
@@ -113,7 +112,14 @@ fn says(e: coracle_state::Error) -> Failure {
     Failure::says(e.to_string())
 }
 
-/// message criu_opts of rpc.proto, by number, but for the root and the control groups, which are not known yet.
+/// A directory by way of criu, which goes there and mounts below: only in its own mount namespace may it. proc_pid_root(5).
+fn seen_by(criu: &Criu, path: &Path) -> Result<OwnedFd> {
+    let whole = std::fs::canonicalize(path)
+        .map_err(|e| Failure::says(format!("looking for {}: {e}", path.display())))?;
+    open(&Path::new(&format!("/proc/{}/root", criu.pid)).join(whole.strip_prefix("/").unwrap_or(&whole)))
+}
+
+/// message criu_opts of rpc.proto, by number, but for the root and the control groups.
 fn opts(
     plan: &Plan,
     record: &Record,
@@ -180,8 +186,7 @@ impl Making<'_> {
         entry: &Entry,
         record: &mut Record,
         how: &RestoreHow,
-        mut opts: Message,
-        given: &[OwnedFd],
+        (outside, given): (&[Outside], &[OwnedFd]),
         warnings: &mut Vec<String>,
     ) -> Result<OwnedFd> {
         entry.save(record).map_err(says)?;
@@ -193,8 +198,9 @@ impl Making<'_> {
         let c = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).unwrap_or_default();
         let (rootfs, over, at) = (c(&record.rootfs), c(&entry.path), entry.path.join("root"));
         let (plan, name) = (self.plan, c(&at));
-        opts = opts.bytes(13, at.as_os_str().as_encoded_bytes());
-        let into = self.cgroup.as_ref().map(Cgroup::clone_into).transpose()?.flatten();
+        // systemd makes a scope's group only around a process that is there.
+        let born = self.cgroup.as_ref().filter(|_| self.systemd.is_none());
+        let into = born.map(Cgroup::clone_into).transpose()?.flatten();
         let criu = Criu::start(into.as_ref().map(AsFd::as_fd), given, &|| {
             mounts::prepare(plan, &rootfs, &over, &name)
         })?;
@@ -203,7 +209,10 @@ impl Making<'_> {
             (Some(group), None) if into.is_none() => group.attach(criu.pid)?,
             _ => {}
         }
-        let request = groups(criu.pid, self.external(opts, &rootfs)?);
+        let dirs = (seen_by(&criu, &how.options.image)?, seen_by(&criu, how.options.work())?);
+        let request = opts(plan, record, how.options, (&dirs.0, &dirs.1), outside)
+            .bytes(13, at.as_os_str().as_encoded_bytes());
+        let request = groups(criu.pid, self.external(request, &rootfs)?);
         let asked = criu
             .ask(kind::RESTORE, Message::default().message(2, &request), |n| self.answer(n, entry, record));
         let ended = criu.end();

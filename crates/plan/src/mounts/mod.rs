@@ -122,7 +122,8 @@ struct Words {
 
 fn read_options(asked: &Asked, at: &str, out: &mut Mount, found: &mut Findings) -> Words {
     let mut words = Words::default();
-    for (j, word) in asked.options().iter().flatten().enumerate() {
+    // Podman writes empty ones.
+    for (j, word) in asked.options().iter().flatten().enumerate().filter(|(_, word)| !word.is_empty()) {
         let at = format!("{at}.options[{j}]");
         let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(k, v)| (k, Some(v)));
         match meaning(key) {
