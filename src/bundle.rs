@@ -47,14 +47,19 @@ impl Bundle {
     /// The root file system must be a directory, not a link to one: what stands behind a link can be exchanged.
     pub(crate) fn check_rootfs(&self) -> Result<(), String> {
         let found = std::fs::symlink_metadata(&self.rootfs)
-            .map_err(|e| format!("root.path: {}", io("opening the root file system", &self.rootfs, &e)))?;
+            .map_err(|e| format!("root.path: {}", io("opening the root file system", &self.rootfs, &e)))
+            .map_err(|what| {
+                format!("{what} (config.md, Root); name a directory, from the bundle's or from the root")
+            })?;
         match found.file_type() {
-            kind if kind.is_symlink() => {
-                Err(format!("root.path: {:?} is a symbolic link; name the directory itself", self.rootfs))
-            }
-            kind if !kind.is_dir() => {
-                Err(format!("root.path: {:?} is not a directory (config.md, Root)", self.rootfs))
-            }
+            kind if kind.is_symlink() => Err(format!(
+                "root.path: {:?} is a symbolic link (config.md, Root); name the directory itself",
+                self.rootfs
+            )),
+            kind if !kind.is_dir() => Err(format!(
+                "root.path: {:?} is not a directory (config.md, Root); name one, from the bundle's or from the root",
+                self.rootfs
+            )),
             _ => Ok(()),
         }
     }

@@ -294,6 +294,11 @@ enum Command {
 }
 
 impl Global {
+    /// Nothing but where to report, and how.
+    pub(crate) fn of_log(log: Option<String>, log_format: String) -> Global {
+        Global { log, log_format, ..Global::default() }
+    }
+
     /// Whether systemd manages the control groups.
     pub(crate) fn systemd(&self) -> bool {
         self.systemd_cgroup || self.cgroup_manager.as_deref() == Some("systemd")

@@ -131,7 +131,6 @@ pub(crate) fn prepare(
     coracle_state::check_id(&args.id).map_err(|e| e.to_string())?;
     seal::protect().map_err(|f| f.to_string())?;
     let bundle = bundle::read(&args.bundle, &args.config)?;
-    bundle.check_rootfs()?;
     let mut host = probe::host();
     if global.no_cgroups() {
         host.cgroup = CgroupMode::None;
@@ -145,6 +144,7 @@ pub(crate) fn prepare(
     request.compiled = key.as_ref().and_then(|key| kept::get(&root, key));
     let plan =
         coracle_plan::plan(&bundle.spec, &host, &request).map_err(|r| refused(&bundle, &r.to_string()))?;
+    bundle.check_rootfs()?;
     log::debug(global, || coracle_plan::show::show(&plan));
     if let Some(filter) = plan.filter() {
         log::debug(global, || format!("seccomp filter flags: {}", filter.flags));
@@ -161,6 +161,10 @@ fn make(
     image: &Image,
 ) -> Result<(coracle_apply::Created, Plan), String> {
     let prepared = prepare(global, args, detached, image)?;
+    if foreground {
+        let startable = coracle_plan::startable(&prepared.bundle.spec);
+        startable.map_err(|r| refused(&prepared.bundle, &r.to_string()))?;
+    }
     let root = global.state_root();
     let mut warnings = prepared.warnings();
     let Prepared { bundle, plan, record, request, key, systemd } = prepared;

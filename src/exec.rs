@@ -83,7 +83,9 @@ fn process(args: &ExecArgs, spec: &Spec) -> Result<(Process, Vec<String>), Strin
         let read = coracle_plan::config::process(&bytes);
         return read.map_err(|e| format!("{}: {e}", file.display()));
     }
-    let mut process = spec.process().clone().ok_or("the container's configuration has no process")?;
+    let mut process = spec.process().clone().ok_or(
+        "the container's config.json has no process, which the flags could change; give one with --process",
+    )?;
     process.set_args(Some(args.command.clone()));
     process.set_terminal(Some(args.tty));
     let mut env = process.env().clone().unwrap_or_default();

@@ -8,8 +8,6 @@ pub(crate) const SPEC_MAX: &str = "1.3.0";
 
 /// `coracle features`.
 pub(crate) fn features() -> Outcome {
-    let host = coracle_apply::probe::host();
-    let capabilities: Vec<String> = coracle_plan::capability_names(host.last_capability);
     let value = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_MAX,
@@ -17,7 +15,7 @@ pub(crate) fn features() -> Outcome {
         "mountOptions": coracle_plan::known_options(),
         "linux": {
             "namespaces": coracle_plan::namespace_kinds(),
-            "capabilities": capabilities,
+            "capabilities": coracle_plan::capability_names(),
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": coracle_plan::seccomp_features(&coracle_sys::seccomp::flag_known),
             "apparmor": {"enabled": true},
@@ -31,7 +29,7 @@ pub(crate) fn features() -> Outcome {
             "io.github.seccomp.libseccomp.version": coracle_plan::libseccomp_version(),
             "org.opencontainers.runc.checkpoint.enabled": "true",
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config", "run.oci.seccomp_fail_unknown_syscall"],
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config", "run.oci.keep_original_groups", "run.oci.seccomp_fail_unknown_syscall"],
     });
     crate::inspect::print(&format!("{}\n", serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?));
     Ok(0)

@@ -25,7 +25,10 @@ pub(crate) fn hooks(entry: &Entry) -> Hooks {
 /// `coracle start`.
 pub(crate) fn start(global: &Global, id: &str) -> Outcome {
     let entry = entry(global, id)?;
-    lifecycle::start(&entry, &hooks(&entry)).map(|()| 0).map_err(|f| {
+    let spec = spec(&entry);
+    spec.as_ref().map_or(Ok(()), coracle_plan::startable).map_err(|r| format!("config.json: {r}"))?;
+    let hooks = spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default();
+    lifecycle::start(&entry, &hooks).map(|()| 0).map_err(|f| {
         // runtime.md, Lifecycle, steps 7 and 9: a container whose hook failed is stopped, destroyed, and told poststop.
         let destroyed = if f.origin.starts_with("hooks.") { remove(global, &entry, true) } else { Ok(()) };
         crate::log::warnings(global, destroyed.err().as_slice());

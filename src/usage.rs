@@ -49,13 +49,20 @@ fn words() -> Vec<OsString> {
     words.into_iter().map(|w| if w == "-no-subreaper" { "--no-subreaper".into() } else { w }).collect()
 }
 
-/// `run --image` has options of its own: it is the command run-image.
-fn from_image(mut words: Vec<OsString>) -> Vec<OsString> {
-    const WITH_VALUE: [&str; 6] = ["--root", "--log", "--log-format", "--log-level", "--rootless", "--criu"];
+/// Where the command stands, behind the options that are for all.
+fn command_at(words: &[OsString]) -> usize {
+    const WITH_VALUE: [&str; 7] =
+        ["--root", "--log", "--log-format", "--log-level", "--rootless", "--criu", "--cgroup-manager"];
     let mut at = 1;
     while words.get(at).is_some_and(|w| w.as_encoded_bytes().starts_with(b"-")) {
         at += if WITH_VALUE.iter().any(|o| words[at] == *o) { 2 } else { 1 };
     }
+    at.min(words.len())
+}
+
+/// `run --image` has options of its own: it is the command run-image.
+fn from_image(mut words: Vec<OsString>) -> Vec<OsString> {
+    let at = command_at(&words);
     let names_image = |w: &OsString| w == "--image" || w.as_encoded_bytes().starts_with(b"--image=");
     let own = words.iter().skip(at + 1).take_while(|w| *w != "--").any(names_image);
     if own && words[at] == "run" {
@@ -83,11 +90,19 @@ fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
     }
 }
 
-/// The global options as far as they can be read: a log that was asked for must have the reason.
+/// The log that was asked for, if the rest cannot be read: it must have the reason.
 fn readable(words: &[OsString]) -> Global {
-    let lenient = command().ignore_errors(true).mut_subcommands(|c| c.ignore_errors(true));
-    let matches = lenient.try_get_matches_from(words);
-    matches.and_then(|m| Global::from_arg_matches(&m)).unwrap_or_default()
+    let before: Vec<&str> = words[..command_at(words)].iter().filter_map(|w| w.to_str()).collect();
+    let value = |option: &str| {
+        let at = before
+            .iter()
+            .rposition(|w| w.strip_prefix(option).is_some_and(|w| w.is_empty() || w.starts_with('=')))?;
+        before[at]
+            .split_once('=')
+            .map_or_else(|| before.get(at + 1).copied(), |(_, v)| Some(v))
+            .map(str::to_owned)
+    };
+    Global::of_log(value("--log"), value("--log-format").unwrap_or_default())
 }
 
 fn sentence(error: &clap::Error) -> String {
@@ -96,6 +111,12 @@ fn sentence(error: &clap::Error) -> String {
         _ => "",
     };
     match error.kind() {
+        ErrorKind::UnknownArgument if !word(ContextKind::InvalidArg).starts_with('-') => {
+            format!(
+                "unexpected argument: {}; --help after the command lists what it takes",
+                word(ContextKind::InvalidArg)
+            )
+        }
         ErrorKind::UnknownArgument => {
             format!("flag provided but not defined: {}", word(ContextKind::InvalidArg))
         }

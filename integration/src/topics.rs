@@ -11,6 +11,7 @@ mod crowd;
 mod devices;
 mod errors;
 mod exec;
+mod features;
 mod hooks;
 mod idmap;
 mod ids;
@@ -18,6 +19,7 @@ mod image;
 mod lifecycle;
 mod limits;
 mod masks;
+mod mistakes;
 mod mount_options;
 mod mounts;
 mod namespaces;
@@ -55,6 +57,8 @@ const TOPICS: &[(&str, &[Test])] = &[
     ("cli", cli::TESTS),
     ("exec", exec::TESTS),
     ("errors", errors::TESTS),
+    ("features", features::TESTS),
+    ("mistakes", mistakes::TESTS),
     ("security", security::TESTS),
     ("crash", crash::TESTS),
     ("crowd", crowd::TESTS),

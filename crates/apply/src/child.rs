@@ -303,8 +303,9 @@ impl Child<'_> {
             Act::AwaitCgroup => self.wait_for_parent(),
             Act::Enter(i) => {
                 let join = &self.p.plan.namespaces.join[*i];
-                namespace::setns(self.p.joins[*i].as_fd(), join.kind)
-                    .doing(|| format!("entering the namespace {}", text(&join.path)))
+                namespace::setns(self.p.joins[*i].as_fd(), join.kind).doing(|| {
+                    format!("entering {} as the kind of namespace that is asked for", text(&join.path))
+                })
             }
             Act::Unshare(flags) => {
                 namespace::unshare(*flags).doing(|| format!("making namespaces {flags:#x}"))

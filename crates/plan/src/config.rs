@@ -5,6 +5,7 @@
 
 mod mistakes;
 mod newer;
+mod required;
 
 use crate::problem::{Problem, Refusal};
 use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
@@ -15,13 +16,32 @@ use serde_json::{Value, json};
 /// Reads a configuration. Returns it with the warnings that the reading gave.
 /// Errors: broken JSON with its line and column; else every value of a wrong type, with its JSON path.
 pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        // serde would take its elements for the members.
+        let (at, what) = ("config.json".into(), "is an array".into());
+        return Err(Refusal(vec![Problem {
+            at,
+            what,
+            section: "config.md",
+            hint: "write an object".into(),
+        }]));
+    }
     let mut read = match serde_json::from_slice(bytes) {
         Ok(spec) => (spec, Vec::new()),
         Err(first) => parse_again(value(bytes)?, Some(&first))?,
     };
     absent_pids_limit(&mut read.0, bytes);
     other_case(&mut read.0, bytes);
+    if required::doubtful(&read.0, bytes) {
+        complete(&value(bytes)?)?;
+    }
     Ok(read)
+}
+
+/// Nothing is left out that the specification demands.
+fn complete(whole: &Value) -> Result<(), Refusal> {
+    let missing = required::missing(whole);
+    if missing.is_empty() { Ok(()) } else { Err(Refusal(missing)) }
 }
 
 /// Reads the process that exec is to start. What config.json must say and this need not, is root's: user and directory.
@@ -37,7 +57,9 @@ pub fn process(bytes: &[u8]) -> Result<(Process, Vec<String>), Refusal> {
         fields.entry("user").or_insert_with(|| json!({"uid": 0, "gid": 0}));
         fields.entry("cwd").or_insert_with(|| "/".into());
     }
-    let (around, warnings) = parse_again::<Around>(json!({ "process": process }), None)?;
+    let whole = json!({ "process": process });
+    complete(&whole)?;
+    let (around, warnings) = parse_again::<Around>(whole, None)?;
     Ok((around.process, warnings))
 }
 
@@ -141,7 +163,7 @@ mod tests {
             "linux.resources.cpu.quota",
             "mounts[1].destination",
             "mounts[2].options",
-            "mounts[3]",
+            "mounts[3].destination",
             "process.args[1]",
             "process.args[3]",
             "process.cwd",
@@ -151,8 +173,36 @@ mod tests {
         sorted.sort_unstable();
         assert_eq!(sorted, wanted);
         let of = |at: &str| problems.iter().find(|p| p.at == at).expect("named");
-        assert_eq!(of("mounts[3]").what, "missing field `destination`");
+        assert_eq!(of("mounts[3].destination").what, "is missing");
         assert_eq!(of("linux.namespaces[1].type").section, "config-linux.md, Namespaces");
+    }
+
+    #[test]
+    fn what_stands_there_and_what_should_is_said_in_the_words_of_json() {
+        let of = |process: &str| {
+            let text = format!(r#"{{"ociVersion":"1.0.2","process":{{"user":{{}},"cwd":"/",{process}}}}}"#);
+            let problem = problem(&text);
+            problem.strip_prefix("process.").expect("its place").to_owned()
+        };
+        let (section, linux) = ("(config.md, Process)", "(config.md, POSIX process)");
+        assert_eq!(of(r#""args":"sh""#), format!("args: \"sh\" is not an array {section}; write an array"));
+        assert_eq!(of(r#""args":[{}]"#), format!("args[0]: {{}} is not a string {section}; write a string"));
+        assert_eq!(
+            of(r#""oomScoreAdj":1e9"#),
+            format!(
+                "oomScoreAdj: 1000000000.0 is not an integer from -2147483648 to 2147483647 {section}; write an integer"
+            )
+        );
+        assert_eq!(
+            of(r#""ioPriority":{"class":"x","priority":1}"#),
+            format!(
+                "ioPriority.class: \"x\" is not IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE {section}; write one of these"
+            )
+        );
+        assert_eq!(
+            of(r#""rlimits":[{"type":"RLIMIT_CORE","soft":0}]"#),
+            format!("rlimits[0].hard: is missing {linux}; add it")
+        );
     }
 
     #[test]

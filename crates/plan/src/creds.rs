@@ -57,12 +57,13 @@ pub(crate) fn capabilities(
     // Ambient needs permitted and inheritable, effective needs permitted: capabilities(7). What does not meet that cannot be had.
     let permitted = permitted & can;
     let inheritable = inheritable & can;
-    if effective & can & !permitted != 0 {
+    let beyond = names(effective & can & !permitted);
+    if !beyond.is_empty() {
         found.problem(
             "process.capabilities.effective",
-            "holds capabilities that permitted lacks",
+            format!("holds {}, which permitted lacks", beyond.join(", ")),
             "capabilities(7)",
-            "add them to permitted",
+            "add what is missing to permitted",
         );
     }
     let refused = names(ambient & can & !(permitted & inheritable));
@@ -114,6 +115,9 @@ pub(crate) fn ids(user: &User, maps: Option<&IdMaps>, denied: bool, found: &mut 
 }
 
 fn check_mapped(at: &str, id: u32, map: &str, where_: &str, found: &mut Findings) {
+    if map.is_empty() {
+        return; // said already
+    }
     if outside(id, map).is_none() {
         found.problem(
             at,
@@ -145,10 +149,9 @@ fn names(set: u64) -> Vec<String> {
     caps::all().into_iter().filter(|c| set >> c.index() & 1 == 1).map(|c| c.to_string()).collect()
 }
 
-/// The names of all capabilities up to this number, sorted, for `features`.
-pub fn capability_names(last: u32) -> Vec<String> {
-    let mut names: Vec<String> =
-        caps::all().into_iter().filter(|c| u32::from(c.index()) <= last).map(|c| c.to_string()).collect();
+/// The names of all capabilities that this build knows, sorted, for `features`.
+pub fn capability_names() -> Vec<String> {
+    let mut names: Vec<String> = caps::all().into_iter().map(|c| c.to_string()).collect();
     names.sort();
     names
 }

@@ -70,7 +70,20 @@ pub(crate) fn plan(spec: &Spec, nodes: &Nodes, found: &mut Findings) -> Vec<(Dev
                 "add them, such as major 1, minor 3",
             );
         }
-        let number = |n: i64| u32::try_from(n).unwrap_or(0);
+        // The kernel has 12 bits for the one and 20 for the other: include/linux/kdev_t.h.
+        let mut number = |n: i64, most: u32, name: &str| {
+            let fits = u32::try_from(n).ok().filter(|n| *n <= most);
+            if fits.is_none() {
+                found.problem(
+                    format!("{at}.{name}"),
+                    format!("{n} is not from 0 to {most}"),
+                    "config-linux.md, Devices",
+                    "write the number that ls -l shows for the device",
+                );
+            }
+            fits.unwrap_or(0)
+        };
+        let (major, minor) = (number(d.major(), 0xfff, "major"), number(d.minor(), 0xf_ffff, "minor"));
         let (node, maps) = match nodes.given {
             _ if !nodes.user_namespace || kind == libc::S_IFIFO => (Node::Made, None),
             Some(maps) => (Node::Given, Some(maps)),
@@ -85,8 +98,8 @@ pub(crate) fn plan(spec: &Spec, nodes: &Nodes, found: &mut Findings) -> Vec<(Dev
             Device {
                 path: found.cstring(&at, crate::mounts::inside(d.path())),
                 kind,
-                major: number(d.major()),
-                minor: number(d.minor()),
+                major,
+                minor,
                 mode: d.file_mode().unwrap_or(0o666) & 0o7777,
                 uid,
                 gid,
@@ -178,7 +191,8 @@ fn rule(d: &LinuxDeviceCgroup, at: &str, found: &mut Findings) -> Rule {
             }
         };
     }
-    let (major, minor) = (number(d.major(), at, found), number(d.minor(), at, found));
+    let major = number(d.major(), &format!("{at}.major"), found);
+    let minor = number(d.minor(), &format!("{at}.minor"), found);
     Rule { allow: d.allow(), kind, major, minor, access }
 }
 

@@ -41,7 +41,7 @@ fn kind(list: &Option<Vec<Asked>>, name: &str, found: &mut Findings) -> Vec<Hook
         if hook.timeout().is_some_and(|t| t <= 0) {
             found.problem(
                 format!("{origin}.timeout"),
-                "must be greater than zero",
+                format!("{} is not greater than zero", hook.timeout().unwrap_or(0)),
                 section,
                 "remove it for no limit",
             );

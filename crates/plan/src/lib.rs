@@ -30,5 +30,5 @@ pub use limits::memory_policy_features;
 pub use mounts::{known_options, namespace_kinds};
 pub use oci_spec::runtime as oci;
 pub use order::{exec, plan};
-pub use process::program;
+pub use process::{program, startable};
 pub use seccomp::{libseccomp_version, seccomp_features, seccomp_key};

@@ -4,8 +4,9 @@ use crate::problem::Findings;
 use crate::steps::{Act, Step};
 use coracle_sys::{libc, limits::SchedAttr};
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy as Policy,
-    MemoryPolicyFlagType, MemoryPolicyModeType as Mode, Process, Spec,
+    IOPriorityClass, LinuxMemoryPolicy, LinuxPersonalityDomain, LinuxSchedulerFlag as Flag,
+    LinuxSchedulerPolicy as Policy, MemoryPolicyFlagType, MemoryPolicyModeType as Mode, Process, Scheduler,
+    Spec,
 };
 use serde_json::Value;
 
@@ -107,10 +108,11 @@ pub(crate) fn scheduling(process: &Process, found: &mut Findings) -> Vec<Step> {
             Flag::SchedFlagUtilClampMin => 0x20,
             Flag::SchedFlagUtilClampMax => 0x40,
         };
+        check_scheduler(s, found);
         let attributes = SchedAttr {
             size: 0,
             policy,
-            flags: s.flags().iter().flatten().map(bit).sum(),
+            flags: s.flags().iter().flatten().map(bit).fold(0, |all, f| all | f),
             nice: s.nice().unwrap_or(0),
             priority: s.priority().unwrap_or(0).max(0) as u32,
             runtime: s.runtime().unwrap_or(0),
@@ -120,6 +122,51 @@ pub(crate) fn scheduling(process: &Process, found: &mut Findings) -> Vec<Step> {
         out.push(Step { act: Act::Scheduler(attributes), origin: "process.scheduler".into() });
     }
     out
+}
+
+/// What the policies take: sched(7), sched_setattr(2). The kernel would say no more than that something is wrong.
+fn check_scheduler(s: &Scheduler, found: &mut Findings) {
+    let (policy, at) = (word(s.policy()), |field: &str| format!("process.scheduler.{field}"));
+    // With these flags what stands there already counts.
+    if s.flags().iter().flatten().any(|f| matches!(f, Flag::SchedFlagKeepPolicy | Flag::SchedFlagKeepParams))
+    {
+        return;
+    }
+    let nice = s.nice().unwrap_or(0);
+    if !(-20..=19).contains(&nice) {
+        found.problem(at("nice"), format!("{nice} is not from -20 to 19"), "sched(7)", "correct it");
+    }
+    let priority = s.priority().unwrap_or(0);
+    let real_time = matches!(s.policy(), Policy::SchedFifo | Policy::SchedRr);
+    if real_time && !(1..=99).contains(&priority) {
+        let what = format!("{priority} is not from 1 to 99, as {policy} needs it");
+        found.problem(at("priority"), what, "sched(7)", "correct it");
+    } else if !real_time && priority != 0 {
+        let what = format!("{priority} means nothing to {policy}");
+        found.problem(at("priority"), what, "sched(7)", "remove it, or use SCHED_FIFO or SCHED_RR");
+    }
+    let (runtime, deadline, period) =
+        (s.runtime().unwrap_or(0), s.deadline().unwrap_or(0), s.period().unwrap_or(0));
+    if *s.policy() == Policy::SchedDeadline {
+        let fits = runtime >= 1024 && runtime <= deadline && (period == 0 || deadline <= period);
+        if !fits {
+            found.problem(
+                at("runtime"),
+                format!(
+                    "runtime {runtime}, deadline {deadline}, period {period} do not ascend from at least 1024"
+                ),
+                "sched_setattr(2), SCHED_DEADLINE",
+                "give nanoseconds with runtime <= deadline <= period",
+            );
+        }
+        return;
+    }
+    for (field, value) in [("runtime", runtime), ("deadline", deadline), ("period", period)] {
+        if value != 0 {
+            let what = format!("{value} means nothing to {policy}");
+            found.problem(at(field), what, "sched(7)", "remove it, or use SCHED_DEADLINE");
+        }
+    }
 }
 
 pub(crate) fn domain_and_memory(spec: &Spec, found: &mut Findings) -> Vec<Step> {
@@ -152,11 +199,35 @@ pub(crate) fn domain_and_memory(spec: &Spec, found: &mut Findings) -> Vec<Step> 
             MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
             MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
         };
-        let flags: u32 = m.flags().iter().flatten().map(bit).sum();
+        let flags: u32 = m.flags().iter().flatten().map(bit).fold(0, |all, f| all | f);
+        check_memory_policy(m, found);
         let nodes = list(m.nodes().as_deref().unwrap_or(""), "linux.memoryPolicy.nodes", found);
         out.push(Step { act: Act::MemoryPolicy(mode | flags, nodes), origin: "linux.memoryPolicy".into() });
     }
     out
+}
+
+/// Which modes take nodes, and which flags go together: config-linux.md, Memory policy; set_mempolicy(2).
+fn check_memory_policy(m: &LinuxMemoryPolicy, found: &mut Findings) {
+    let (mode, section) = (word(m.mode()), "config-linux.md, Memory policy");
+    let nodes = m.nodes().as_deref().unwrap_or("");
+    let none = matches!(m.mode(), Mode::MpolDefault | Mode::MpolLocal);
+    if none && !nodes.is_empty() {
+        let what = format!("{nodes:?} means nothing to {mode}");
+        found.problem("linux.memoryPolicy.nodes", what, section, "remove it, or use another mode");
+    } else if !none && m.mode() != Mode::MpolPreferred && nodes.is_empty() {
+        let what = format!("is missing, and {mode} needs at least one node");
+        found.problem("linux.memoryPolicy.nodes", what, section, "name nodes, such as 0-3,7");
+    }
+    let has = |flag| m.flags().iter().flatten().any(|f| *f == flag);
+    if has(MemoryPolicyFlagType::MpolFStaticNodes) && has(MemoryPolicyFlagType::MpolFRelativeNodes) {
+        found.problem(
+            "linux.memoryPolicy.flags",
+            "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other",
+            "set_mempolicy(2)",
+            "keep one of the two",
+        );
+    }
 }
 
 /// A list such as `0-3,7` as a bit each: cpuset(7), List format.

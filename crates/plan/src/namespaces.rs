@@ -108,6 +108,14 @@ fn time(spec: &Spec, linux: &Linux, found: &mut Findings) -> Option<String> {
                 "remove it",
             );
         }
+        if offset.nanosecs().is_some_and(|n| n >= 1_000_000_000) {
+            found.problem(
+                format!("{at}.nanosecs"),
+                format!("{} is a second or more", offset.nanosecs().unwrap_or(0)),
+                "time_namespaces(7)",
+                "write less than 1000000000, and the rest as secs",
+            );
+        }
         text += &format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
     }
     (new == Some(true)).then_some(text)
@@ -123,6 +131,20 @@ pub(crate) fn lines(list: &[LinuxIdMapping], at: &str, found: &mut Findings) -> 
                 format!("a range of {} ids does not fit", m.size()),
                 "user_namespaces(7)",
                 "correct the size",
+            );
+        }
+        let clash = |a: (u32, u32), b: (u32, u32)| u64::from(a.0) < u64::from(b.0) + u64::from(b.1);
+        let overlaps = |a, b| clash(a, b) && clash(b, a);
+        let double = list[..i].iter().position(|o| {
+            overlaps((o.container_id(), o.size()), (m.container_id(), m.size()))
+                || overlaps((o.host_id(), o.size()), (m.host_id(), m.size()))
+        });
+        if let Some(other) = double {
+            found.problem(
+                format!("{at}[{i}]"),
+                format!("has ids that {at}[{other}] has too"),
+                "user_namespaces(7)",
+                "let no range overlap another",
             );
         }
         text += &format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());

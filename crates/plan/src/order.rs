@@ -4,7 +4,7 @@ use crate::devices::Nodes;
 use crate::inputs::{Host, Request};
 use crate::mounts::Surroundings;
 use crate::problem::{Findings, Refusal};
-use crate::steps::{Act, Namespaces, Plan, Step, Terminal};
+use crate::steps::{Act, Capabilities, Namespaces, Plan, Step, Terminal};
 use crate::{
     affinity, cgroup, creds, devices, hooks, limits, mounts, namespaces, net_devices, process, rdt, seccomp,
 };
@@ -25,9 +25,12 @@ fn step(act: Act, origin: &str) -> Step {
 pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal> {
     let mut found = Findings::default();
     version(spec, &mut found);
+    annotations(spec, &mut found);
     let mut namespaces = namespaces::plan(spec, host, &mut found);
     let cgroup = cgroup::plan(spec, host, request, &mut found);
-    let Some(process) = required(spec, &mut found) else { return Err(Refusal(found.problems)) };
+    root_is_named(spec, &mut found);
+    let nothing = process::nothing();
+    let process = spec.process().as_ref().unwrap_or(&nothing);
     let terminal = terminal(process, request, &mut found);
     let rdt = rdt::plan(spec, &request.id, &mut found);
     let hooks = hooks::plan(spec, &mut found);
@@ -35,7 +38,14 @@ pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal
     affinity::check(process, &mut found);
     setup.extend(before_root(spec, process, &mut found));
     setup.extend(root(spec, request, host, &cgroup, &namespaces, terminal.is_some(), &mut found));
-    let launch = workload(spec, process, host, request, &namespaces, &mut setup, &mut found);
+    let launch = match spec.process() {
+        Some(process) => workload(spec, process, host, request, &namespaces, &mut setup, &mut found),
+        None => {
+            found.warn("process: is missing: the container can be created, but not started");
+            setup.extend(only_waiting());
+            Vec::new()
+        }
+    };
     let (setup, imposed) = imposed(spec, host, setup);
     if found.problems.is_empty() {
         Ok(Plan {
@@ -67,16 +77,26 @@ fn version(spec: &Spec, found: &mut Findings) {
     if !version.starts_with("1.")
         || version.split(['.', '-', '+']).nth(1).is_none_or(|n| n.parse::<u32>().is_err())
     {
+        let what = match version.as_str() {
+            "" => "is missing or empty".into(),
+            other => format!("{other:?} is not a version 1.x of the specification"),
+        };
         found.problem(
             "ociVersion",
-            format!("{version:?} is not a version 1.x of the specification"),
+            what,
             "config.md, Specification version",
             "write the version that the bundle follows, such as \"1.0.2\"",
         );
     }
 }
 
-fn required<'a>(spec: &'a Spec, found: &mut Findings) -> Option<&'a Process> {
+fn annotations(spec: &Spec, found: &mut Findings) {
+    if spec.annotations().as_ref().is_some_and(|a| a.contains_key("")) {
+        found.problem("annotations", "has an empty key", "config.md, Annotations", "name it, or remove it");
+    }
+}
+
+fn root_is_named(spec: &Spec, found: &mut Findings) {
     let (section, hint) = ("config.md, Root", "add it, such as {\"path\": \"rootfs\"}");
     match spec.root() {
         None => found.problem("root", "is missing", section, hint),
@@ -85,10 +105,14 @@ fn required<'a>(spec: &'a Spec, found: &mut Findings) -> Option<&'a Process> {
         }
         Some(_) => {}
     }
-    if spec.process().is_none() {
-        found.problem("process", "is missing", "config.md, Process", "add it, with args and cwd");
-    }
-    spec.process().as_ref()
+}
+
+/// What the init of a container without `process` is: it will never be anything else, and needs no rights for that.
+fn only_waiting() -> [Step; 2] {
+    [
+        step(Act::Bounding(0), "process.capabilities.bounding"),
+        step(Act::Capabilities(Capabilities::default()), "process.capabilities"),
+    ]
 }
 
 fn terminal(process: &Process, request: &Request, found: &mut Findings) -> Option<Terminal> {
@@ -112,7 +136,19 @@ fn terminal(process: &Process, request: &Request, found: &mut Findings) -> Optio
             "give --console-socket, or set it to false",
         );
     }
-    let size = process.console_size().map(|b| (b.height() as u16, b.width() as u16));
+    let side = |n: u64, name: &str, found: &mut Findings| {
+        u16::try_from(n).unwrap_or_else(|_| {
+            found.problem(
+                format!("process.consoleSize.{name}"),
+                format!("{n} is more than the 65535 that a terminal can have"),
+                "ioctl_tty(2), TIOCSWINSZ",
+                "lower it",
+            );
+            0
+        })
+    };
+    let size =
+        process.console_size().map(|b| (side(b.height(), "height", found), side(b.width(), "width", found)));
     let socket = socket.map(|s| found.cstring("--console-socket", s.as_os_str().as_encoded_bytes()));
     Some(Terminal { size, socket })
 }
@@ -207,13 +243,12 @@ fn before_root(spec: &Spec, process: &Process, found: &mut Findings) -> Vec<Step
         let path = found.cstring(&origin, format!("sys/{}", slashes(key)));
         out.push(step(Act::WriteProc(path, value.clone().into_bytes()), &origin));
     }
-    if label(process.selinux_label()) || spec.linux().as_ref().is_some_and(|l| label(l.mount_label())) {
-        found.problem(
-            "process.selinuxLabel",
-            "SELinux labels are not built yet",
-            "config.md, Linux Process",
-            "remove the labels",
-        );
+    let mount_label = spec.linux().as_ref().map_or(&None, |l| l.mount_label());
+    for (asked, at) in [(process.selinux_label(), "process.selinuxLabel"), (mount_label, "linux.mountLabel")]
+    {
+        if label(asked) {
+            found.problem(at, "SELinux labels are not built yet", "config.md, Linux Process", "remove it");
+        }
     }
     out.extend(apparmor(process));
     out
@@ -421,6 +456,14 @@ fn after_root(spec: &Spec, propagation: Option<u64>, out: &mut Vec<Step>, found:
         (name(spec.domainname()), "domainname", Act::Domainname),
     ] {
         let Some(value) = value else { continue };
+        if value.len() > 64 {
+            found.problem(
+                at,
+                format!("has {} bytes, and the kernel has room for 64", value.len()),
+                "sethostname(2), setdomainname(2)",
+                "shorten it",
+            );
+        }
         if namespaces::asked(spec, Kind::Uts).is_none() {
             found.problem(
                 at,
@@ -438,7 +481,11 @@ fn target(path: &str, at: &str, found: &mut Findings) -> CString {
         found.problem(
             at,
             format!("{path:?} is not absolute"),
-            "config-linux.md, Masked Paths",
+            if at.starts_with("linux.masked") {
+                "config-linux.md, Masked Paths"
+            } else {
+                "config-linux.md, Readonly Paths"
+            },
             "write it from the container's root",
         );
     }
@@ -486,7 +533,16 @@ fn workload(
     if no_new_privs {
         setup.push(step(Act::NoNewPrivs, "process.noNewPrivileges"));
     }
-    setup.push(step(Act::Umask(process.user().umask().unwrap_or(0o022)), "process.user.umask"));
+    let umask = process.user().umask().unwrap_or(0o022);
+    if umask > 0o777 {
+        found.problem(
+            "process.user.umask",
+            format!("{umask} has more than the nine bits of a mask"),
+            "umask(2)",
+            "write it in decimal, such as 18 for octal 022",
+        );
+    }
+    setup.push(step(Act::Umask(umask), "process.user.umask"));
     // And one that only its user can enter: root of a user namespace may have no right where the user has.
     setup.push(step(Act::Chdir(cwd), "process.cwd"));
     setup.push(step(Act::FindProgram, "process.args[0]"));

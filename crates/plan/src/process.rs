@@ -1,10 +1,29 @@
 //! The workload's program, arguments, environment, directory: config.md, Process.
 
-use crate::problem::Findings;
+use crate::problem::{Findings, Problem, Refusal};
 use crate::steps::Program;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 
 const SECTION: &str = "config.md, Process";
+
+/// A process that asks for nothing, in the place of one that config.json leaves out.
+pub(crate) fn nothing() -> Process {
+    crate::config::process(b"{}").unwrap_or_default().0
+}
+
+/// Whether there is something to start: config.json may leave `process` out until then.
+/// Errors: there is not.
+pub fn startable(spec: &Spec) -> Result<(), Refusal> {
+    match spec.process() {
+        Some(_) => Ok(()),
+        None => Err(Refusal(vec![Problem {
+            at: "process".into(),
+            what: "is missing: there is nothing to start".into(),
+            section: SECTION,
+            hint: "add it, with args and cwd, and create the container anew".into(),
+        }])),
+    }
+}
 
 /// Each name once, with its last value (an image's, then what the user says); an empty HOME is none. With the places.
 fn environment(list: &[String]) -> Vec<(usize, &str)> {

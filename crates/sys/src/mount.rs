@@ -163,7 +163,10 @@ pub fn fsmount(fd: BorrowedFd, attributes: u64) -> Result<OwnedFd> {
 pub fn read_log(fd: BorrowedFd) -> String {
     let (mut lines, mut buffer) = (Vec::new(), [0u8; 4096]);
     while let Ok(n) = crate::fs::read(fd, &mut buffer) {
-        lines.push(String::from_utf8_lossy(&buffer[..n]).trim().to_owned());
+        // A letter for the severity stands before each.
+        let line = String::from_utf8_lossy(&buffer[..n]);
+        let line = line.trim();
+        lines.push(line.strip_prefix("e ").or(line.strip_prefix("w ")).unwrap_or(line).to_owned());
     }
     lines.join("; ")
 }

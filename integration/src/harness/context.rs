@@ -213,6 +213,17 @@ impl Ctx {
         self.complaints.borrow_mut().push(sentence);
     }
 
+    /// The mounts, control groups and records of this test that are there now, each as a sentence.
+    pub(crate) fn left(&self) -> Result<Vec<String>> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let new = |line: &&str| line.contains(&self.prefix) && !self.mounts_before.contains(line);
+        let mounts = mounts.lines().filter(new).map(|line| format!("mount left: {line}"));
+        let groups = look::test_cgroups(&self.prefix).into_iter();
+        let groups = groups.map(|group| format!("cgroup left: {}", group.display()));
+        let records = self.records()?.into_iter().map(|name| format!("state left: {name}"));
+        Ok(mounts.chain(groups).chain(records).collect())
+    }
+
     /// After the test: every complaint there is, and nothing left of it on the machine.
     pub(crate) fn verify_clean(&self) -> Result {
         for pid in look::descendants(std::process::id()) {
@@ -222,18 +233,11 @@ impl Ctx {
             }
             look::kill_and_reap(pid);
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        for line in mounts.lines().filter(|line| line.contains(&self.prefix)) {
-            if !self.mounts_before.contains(line) {
-                self.complain(format!("mount left: {line}"));
-            }
-        }
+        self.left()?.into_iter().for_each(|what| self.complain(what));
+        // Wherever they are: a runtime may have made one elsewhere than it was told.
         for group in look::cgroups_named(&self.prefix) {
             self.complain(format!("cgroup left: {}", group.display()));
             let _ = fs::remove_dir(group);
-        }
-        for name in self.records()? {
-            self.complain(format!("state left: {name}"));
         }
         let complaints = self.complaints.borrow();
         check!(complaints.is_empty(), "{}", complaints.join("; "));

@@ -135,6 +135,15 @@ pub(crate) fn cgroup_file(pid: u32, controller: &str, file: &str) -> Result<Stri
     Ok(fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?.trim().to_owned())
 }
 
+/// The cgroups with the word in their name that stand where the default bundle asks for them.
+pub(crate) fn test_cgroups(word: &str) -> Vec<PathBuf> {
+    let top = Path::new("/sys/fs/cgroup");
+    let below = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
+    let parents = below.chain([top.to_owned()]).map(|hierarchy| hierarchy.join("coracle-test"));
+    let groups = parents.filter_map(|parent| fs::read_dir(parent).ok()).flatten().flatten();
+    groups.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains(word)).collect()
+}
+
 /// Every cgroup directory whose name contains the word.
 pub(crate) fn cgroups_named(word: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();

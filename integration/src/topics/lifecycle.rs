@@ -19,6 +19,8 @@ tests! {
     run_passes_standard_input_and_output;
     pid_file_is_the_bare_number;
     create_runs_nothing_of_the_user;
+    without_a_process_it_is_created_and_cannot_start
+        known "runc": "create wants a process" known "crun": "create wants a process";
     start_twice_is_refused;
     start_of_a_stopped_container_is_refused;
     kill_takes_every_spelling_of_a_signal;
@@ -173,6 +175,30 @@ fn create_runs_nothing_of_the_user(ctx: &Ctx) -> Result {
     container.start()?;
     container.prints("ran")?;
     check_eq!(container.wait()?, 0, "exit status");
+    Ok(())
+}
+
+/// config.md, Process: REQUIRED when start is called. All else that config.json asks for is there before (runtime.md, Create).
+fn without_a_process_it_is_created_and_cannot_start(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.remove("/process");
+    let container = ctx.create(&bundle)?;
+    check_eq!(container.status()?, "created", "status after create");
+    let mounts = look::mounts(container.pid)?;
+    check!(mounts.iter().any(|mount| mount.point == "/dev/shm"), "mounts of the container");
+    check_eq!(look::status(container.pid, "CapBnd")?, "0000000000000000", "bounding set of what waits");
+    check_eq!(look::status(container.pid, "CapPrm")?, "0000000000000000", "permitted set of what waits");
+    let output = ctx.call(&["start", &container.id])?;
+    check!(output.code != 0, "start succeeds");
+    check!(output.stderr().contains("process: is missing"), "message: {}", output.stderr());
+    check_eq!(container.status()?, "created", "status after start");
+    container.kill("KILL")?;
+    container.wait()?;
+    container.delete()?;
+    // run starts what it creates: it is refused before it creates.
+    let output = ctx.run(&bundle)?;
+    check!(output.code != 0, "run succeeds");
+    check!(output.stderr().contains("process: is missing"), "message: {}", output.stderr());
     Ok(())
 }
 

@@ -45,14 +45,28 @@ pub(crate) fn mount(
     if what.copy_up {
         copy_tree(target.as_fd(), made.as_fd()).doing(|| format!("copying up {}", text(&what.target)))?;
     }
-    mount::move_mount(made.as_fd(), target.as_fd())
-        .doing(|| format!("mounting on {}", text(&what.target)))?;
+    mount::move_mount(made.as_fd(), target.as_fd()).map_err(|e| unlike(e, is_dir, target.as_fd(), what))?;
     later.attached(made.as_fd()).map_err(|f| options_of(what, f))?;
     if let MountKind::LegacyCgroups(group) = &what.what {
         legacy(root, &what.target, group, what.attributes)?;
     }
     finish(made.as_fd(), what)?;
     Ok(what.seal.then_some(made))
+}
+
+/// Why a mount could not be attached.
+fn unlike(errno: Errno, is_dir: bool, target: BorrowedFd, what: &Mount) -> Failure {
+    let kind = |dir| if dir { "a directory" } else { "a file" };
+    let onto_dir = fs::fstat(target).is_ok_and(|s| s.kind() == libc::S_IFDIR);
+    let doing = format!("mounting on {}", text(&what.target));
+    Failure::errno(
+        if onto_dir == is_dir {
+            doing
+        } else {
+            format!("{doing}, which is {}, and the source {}", kind(onto_dir), kind(is_dir))
+        },
+        errno,
+    )
 }
 
 fn options_of(what: &Mount, f: Failure) -> Failure {
@@ -97,9 +111,13 @@ fn copy_link(root: BorrowedFd, target: &CStr, bind: &Bind) -> Result<bool> {
 /// Changes the mount that stands there.
 fn change(root: BorrowedFd, what: &Mount, parameters: Option<&[Parameter]>) -> Result<()> {
     let doing = || format!("remounting {}", text(&what.target));
-    let there = path::open(root, &what.target, libc::O_PATH).doing(doing)?;
+    let nothing = || Failure::says(format!("remounting {}: nothing is mounted there", text(&what.target)));
+    let there = match path::open(root, &what.target, libc::O_PATH) {
+        Err(Errno::ENOENT) => return Err(nothing()),
+        other => other.doing(doing)?,
+    };
     if mount::is_mount_root(there.as_fd()) != Ok(true) {
-        return Err(Failure::says(format!("remounting {}: nothing is mounted there", text(&what.target))));
+        return Err(nothing());
     }
     if let Some(parameters) = parameters.filter(|p| !p.is_empty()) {
         let context = mount::fspick(there.as_fd()).doing(doing)?;
@@ -206,8 +224,9 @@ fn filesystem<'a>(
     parameters: impl Iterator<Item = &'a Parameter>,
     attributes: u64,
 ) -> Result<OwnedFd> {
-    let context =
-        mount::fsopen(fstype).doing(|| format!("opening a file system of type {}", text(fstype)))?;
+    let context = mount::fsopen(fstype).doing(|| {
+        format!("opening a file system of type {} (/proc/filesystems lists the kernel's)", text(fstype))
+    })?;
     let fd = context.as_fd();
     mount::fsconfig_string(fd, c"source", source)
         .map_err(|e| said(fd, e, format!("naming the source {}", text(source))))?;

@@ -36,10 +36,19 @@ fn swap_v2(limit: Option<i64>, swap: Option<i64>, out: &mut Writes, found: &mut 
         (_, None) => return,
         (Some(..0), Some(n)) => n.to_string(),
         (Some(l), Some(n)) if n >= l => (n - l).to_string(),
-        _ => {
+        (Some(l), Some(n)) => {
             found.problem(
                 "linux.resources.memory.swap",
-                "needs a memory.limit that it is not below: unable to set swap limit without memory limit",
+                format!("{n} counts memory and swap together, and is below memory.limit {l}"),
+                SECTION,
+                "raise it, or lower memory.limit",
+            );
+            return;
+        }
+        (None, _) => {
+            found.problem(
+                "linux.resources.memory.swap",
+                "unable to set swap limit without memory limit: it counts both together",
                 SECTION,
                 "set memory.limit",
             );

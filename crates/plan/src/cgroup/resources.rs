@@ -61,9 +61,17 @@ pub(crate) fn writes(r: &LinuxResources, mode: CgroupMode, found: &mut Findings)
         io::writes(b, &mut out, found);
     }
     for (i, h) in r.hugepage_limits().iter().flatten().enumerate() {
-        hugepages(h, i, &mut out);
+        hugepages(h, i, &mut out, found);
     }
     for (name, limit) in r.rdma().iter().flatten() {
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            found.problem(
+                "linux.resources.rdma",
+                format!("{name:?} is not the name of a device"),
+                "config-linux.md, RDMA",
+                "name one of those in /sys/class/infiniband",
+            );
+        }
         let text = |n: Option<u32>| n.map_or("max".to_owned(), |n| n.to_string());
         let value = format!(
             "{name} hca_handle={} hca_object={}",
@@ -146,8 +154,9 @@ fn realtime(c: &LinuxCpu, out: &mut Writes, found: &mut Findings) {
         (c.realtime_period().filter(|n| *n != 0), c.realtime_runtime().filter(|n| *n != 0));
     if out.v2 {
         if period.is_some() || runtime.is_some() {
+            let field = if runtime.is_some() { "realtimeRuntime" } else { "realtimePeriod" };
             found.problem(
-                "linux.resources.cpu.realtimeRuntime",
+                format!("linux.resources.cpu.{field}"),
                 "cgroup v2 has no real-time limits",
                 SECTION,
                 "remove realtimeRuntime and realtimePeriod",
@@ -164,8 +173,18 @@ fn realtime(c: &LinuxCpu, out: &mut Writes, found: &mut Findings) {
 }
 
 /// Pages, and reservations of them where the kernel counts these too (Linux 5.7): config-linux.md, Huge page limits.
-fn hugepages(h: &LinuxHugepageLimit, i: usize, out: &mut Writes) {
+fn hugepages(h: &LinuxHugepageLimit, i: usize, out: &mut Writes, found: &mut Findings) {
     let (size, origin) = (h.page_size(), format!("hugepageLimits[{i}]"));
+    let number = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit));
+    if !number.is_some_and(|n| !n.is_empty() && !n.starts_with('0') && n.bytes().all(|b| b.is_ascii_digit()))
+    {
+        found.problem(
+            format!("linux.resources.{origin}.pageSize"),
+            format!("{size:?} is not a size of pages"),
+            "config-linux.md, Huge page limits",
+            "write a number and KB, MB or GB, such as 2MB",
+        );
+    }
     let v1 = format!("hugetlb.{size}.limit_in_bytes");
     out.add(&format!("hugetlb.{size}.max"), &v1, h.limit(), &origin);
     let v1 = format!("hugetlb.{size}.rsvd.limit_in_bytes");
@@ -177,8 +196,9 @@ fn network(n: &LinuxNetwork, out: &mut Writes, found: &mut Findings) {
     let priorities = n.priorities().as_deref().unwrap_or_default();
     if out.v2 {
         if class.is_some() || !priorities.is_empty() {
+            let field = if class.is_some() { "classID" } else { "priorities" };
             found.problem(
-                "linux.resources.network",
+                format!("linux.resources.network.{field}"),
                 "cgroup v2 has no network classes",
                 SECTION,
                 "remove it, or boot with cgroup v1",

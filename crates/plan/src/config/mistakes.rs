@@ -19,7 +19,7 @@ pub(super) fn all<T: DeserializeOwned>(mut value: Value) -> Vec<Problem> {
         let at = taken.original(&path);
         let message = error.inner().to_string();
         if !missing(&message).is_some_and(|field| taken.had(&join(&at, field))) {
-            problems.push(problem(&at, message));
+            problems.push(problem(&at, &message, there(&value, &path)));
         }
         if !taken.out_of(&mut value, &path, at) {
             break;
@@ -32,18 +32,84 @@ fn missing(message: &str) -> Option<&str> {
     message.strip_prefix("missing field `")?.strip_suffix('`')
 }
 
-fn problem(at: &str, message: String) -> Problem {
-    let hint = if missing(&message).is_some() { "add it" } else { "correct the value" };
+/// What stands at a path of the value.
+fn there<'a>(value: &'a Value, path: &[Segment]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |v, segment| match segment {
+        Segment::Seq { index } => v.get(*index),
+        Segment::Map { key } => v.get(key),
+        Segment::Enum { .. } | Segment::Unknown => Some(v),
+    })
+}
+
+/// serde's message in the words of JSON and of the specification: who wrote the file need not know Rust.
+fn problem(at: &str, message: &str, there: Option<&Value>) -> Problem {
+    if let Some(field) = missing(message) {
+        let at = join(at, field);
+        return Problem { section: section(&at), at, what: "is missing".into(), hint: "add it".into() };
+    }
+    let stands = there.map(short).unwrap_or_default();
+    let (what, hint) = match message.rsplit_once(", expected ") {
+        _ if message.starts_with("Invalid execCPUAffinity format") => {
+            (format!("{stands} is not a list of CPUs"), "write a list such as 0-3,7".to_owned())
+        }
+        Some((before, wanted)) if before.starts_with("unknown variant") => {
+            (format!("{stands} is not {}", one_of(wanted)), "write one of these".to_owned())
+        }
+        Some((_, wanted)) => {
+            let (wanted, kind) = expected(wanted);
+            (format!("{stands} is not {wanted}"), format!("write {kind}"))
+        }
+        None => (message.to_owned(), "correct the value".to_owned()),
+    };
     let place = if at.is_empty() { "config.json" } else { at };
-    Problem { at: place.into(), what: message, section: section(at), hint: hint.into() }
+    Problem { at: place.into(), what, section: section(at), hint }
+}
+
+/// A value as it is written, or what kind of value it is where that is long.
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    match value {
+        _ if text.len() <= 60 => text,
+        Value::Array(_) => "an array".into(),
+        Value::Object(_) => "an object".into(),
+        _ => format!("{}…", text.chars().take(60).collect::<String>()),
+    }
+}
+
+/// What serde expects, exactly and in short.
+fn expected(wanted: &str) -> (String, &str) {
+    let integer = |least: i128, most: i128| (format!("an integer from {least} to {most}"), "an integer");
+    match wanted {
+        "u8" => integer(0, u8::MAX.into()),
+        "u16" => integer(0, u16::MAX.into()),
+        "u32" => integer(0, u32::MAX.into()),
+        "u64" | "usize" => integer(0, u64::MAX.into()),
+        "i32" => integer(i32::MIN.into(), i32::MAX.into()),
+        "i64" => integer(i64::MIN.into(), i64::MAX.into()),
+        "a boolean" => ("true or false".into(), "true or false"),
+        "a sequence" => ("an array".into(), "an array"),
+        "path string" | "string or map" => ("a string".into(), "a string"),
+        w if w == "a map" || w.starts_with("struct ") => ("an object".into(), "an object"),
+        w => (w.to_owned(), w),
+    }
+}
+
+/// serde's list of names, "one of `a`, `b`", as one reads it.
+fn one_of(wanted: &str) -> String {
+    let names: Vec<String> = wanted.split('`').skip(1).step_by(2).map(super::newer::spelled).collect();
+    match names.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
 }
 
 /// Where the specification describes what stands at a place.
-fn section(at: &str) -> &'static str {
-    const SECTIONS: [(&str, &str); 22] = [
+pub(super) fn section(at: &str) -> &'static str {
+    const SECTIONS: [(&str, &str); 24] = [
         ("root", "config.md, Root"),
         ("mounts", "config.md, Mounts"),
         ("process.user", "config.md, User"),
+        ("process.rlimits", "config.md, POSIX process"),
         ("process", "config.md, Process"),
         ("hooks", "config.md, POSIX-platform Hooks"),
         ("annotations", "config.md, Annotations"),
@@ -53,6 +119,7 @@ fn section(at: &str) -> &'static str {
         ("linux.timeOffsets", "config-linux.md, Offset for Time Namespace"),
         ("linux.devices", "config-linux.md, Devices"),
         ("linux.netDevices", "config-linux.md, Network Devices"),
+        ("linux.cgroupsPath", "config-linux.md, Control groups"),
         ("linux.resources", "config-linux.md, Control groups"),
         ("linux.intelRdt", "config-linux.md, IntelRdt"),
         ("linux.memoryPolicy", "config-linux.md, Memory policy"),
@@ -67,7 +134,7 @@ fn section(at: &str) -> &'static str {
     SECTIONS.iter().find(|(prefix, _)| at.starts_with(prefix)).map_or("config.md", |s| s.1)
 }
 
-fn join(at: &str, field: &str) -> String {
+pub(super) fn join(at: &str, field: &str) -> String {
     if at.is_empty() { field.to_owned() } else { format!("{at}.{field}") }
 }
 

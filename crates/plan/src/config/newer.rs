@@ -9,6 +9,16 @@ pub(super) fn respell(whole: &mut Value) {
     empty_affinity(whole);
 }
 
+/// A word of these types as the specification has it.
+pub(super) fn spelled(word: &str) -> String {
+    match word {
+        "SCHED_RESET_ON_FORK" => "SCHED_FLAG_RESET_ON_FORK",
+        "SCHED_FLAG_D_L_OVERRUN" => "SCHED_FLAG_DL_OVERRUN",
+        other => other,
+    }
+    .to_owned()
+}
+
 fn strings<'a>(whole: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a mut Value> {
     whole.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
 }

@@ -76,6 +76,11 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
         words.bind =
             [("bind", false), ("rbind", true)].iter().find(|(k, _)| *k == kind).map(|(_, deep)| *deep);
     }
+    if words.bind.is_some() && !words.remount || kind.starts_with("cgroup") {
+        for (key, _) in &words.parameters {
+            found.warn(format!("{at}.options: {key:?} means nothing to a mount of this kind; left out"));
+        }
+    }
     procfs_stays_procfs(asked, &target, kind, words.bind.is_some(), at, found);
     out.idmap = idmap::plan(asked, words.idmap.take(), at, spec, around.namespaces, found);
     // What is to be read-only gets its own contents first: devices, mount points, copies.

@@ -6,6 +6,7 @@ use crate::limits::word;
 use crate::problem::Findings;
 use crate::steps::{Filter, Listener};
 use coracle_sys::seccomp::NEW_LISTENER;
+use libseccomp::error::SeccompError;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag as Flag,
@@ -68,13 +69,8 @@ pub(crate) fn compile(
     if let Some(program) = kept.filter(|_| !strict) {
         return Some(Filter { program: program.clone(), flags, listener });
     }
-    match build(profile, strict, found) {
-        Ok(program) => Some(Filter { program, flags, listener }),
-        Err(what) => {
-            found.problem("linux.seccomp", what, SECTION, "correct the profile");
-            None
-        }
-    }
+    let program = build(profile, strict, found)?;
+    Some(Filter { program, flags, listener })
 }
 
 const SPEC_ALLOW: u64 = 4;
@@ -161,18 +157,26 @@ fn permissive(default: Action) -> bool {
 /// libseccomp's tree for many rules is wrong for none, up to 2.5.4; and pays for many only.
 const MANY: usize = 32;
 
+/// What libseccomp gives; what it refuses is a mistake at this place of the profile.
+fn given<T>(result: Result<T, SeccompError>, at: &str, found: &mut Findings) -> Option<T> {
+    result.map_err(|e| found.problem(at, format!("libseccomp: {e}"), SECTION, "correct it")).ok()
+}
+
 /// The program: 8-byte sock_filter records.
-fn build(profile: &LinuxSeccomp, strict: bool, found: &mut Findings) -> Result<Vec<u8>, String> {
+fn build(profile: &LinuxSeccomp, strict: bool, found: &mut Findings) -> Option<Vec<u8>> {
     let errno = profile.default_errno_ret();
     check_errno(profile.default_action(), errno, "linux.seccomp.defaultErrnoRet".into(), found);
     let mut architectures = Vec::new();
     let default = action(profile.default_action(), profile.default_errno_ret());
-    let mut context = ScmpFilterContext::new(default).map_err(|e| format!("libseccomp: {e}"))?;
-    for arch in profile.architectures().iter().flatten() {
-        let name = word(arch);
-        let arch: ScmpArch =
-            name.parse().map_err(|_| format!("architectures: {name} is not known to this libseccomp"))?;
-        context.add_arch(arch).map_err(|e| format!("architectures: {name}: {e}"))?;
+    let mut context = given(ScmpFilterContext::new(default), "linux.seccomp", found)?;
+    for (i, arch) in profile.architectures().iter().flatten().enumerate() {
+        let (name, at) = (word(arch), format!("linux.seccomp.architectures[{i}]"));
+        let Ok(arch) = name.parse::<ScmpArch>() else {
+            let what = format!("libseccomp {} does not know {name}", libseccomp_version());
+            found.problem(at, what, SECTION, "remove it");
+            continue;
+        };
+        given(context.add_arch(arch), &at, found)?;
         architectures.push(arch);
     }
     if profile.syscalls().iter().flatten().map(|r| r.names().len()).sum::<usize>() > MANY {
@@ -184,13 +188,15 @@ fn build(profile: &LinuxSeccomp, strict: bool, found: &mut Findings) -> Result<V
         let passes = !strict && (!permissive(profile.default_action()) || permissive(rule.action()));
         add(&mut context, rule, (default, passes), &at, found)?;
     }
-    let filter = export(&context)?;
+    let filter = export(&context)
+        .map_err(|what| found.problem("linux.seccomp", what, SECTION, "correct the profile"))
+        .ok()?;
     if permissive(profile.default_action()) || profile.default_errno_ret() == Some(ENOSYS) {
-        return Ok(filter);
+        return Some(filter);
     }
     let mut whole = newer::prefix(profile, &architectures);
     whole.extend(filter);
-    Ok(whole)
+    Some(whole)
 }
 
 /// Adds a rule beside the default action. Names that libseccomp does not know pass where `passes`.
@@ -200,7 +206,7 @@ fn add(
     (default, passes): (ScmpAction, bool),
     at: &str,
     found: &mut Findings,
-) -> Result<(), String> {
+) -> Option<()> {
     let what = action(rule.action(), rule.errno_ret());
     check_errno(rule.action(), rule.errno_ret(), format!("{at}.errnoRet"), found);
     if rule.names().is_empty() {
@@ -212,8 +218,9 @@ fn add(
         );
     }
     if what == default {
-        return Ok(()); // the default says the same; libseccomp refuses such a rule
+        return Some(()); // the default says the same; libseccomp refuses such a rule
     }
+    let groups = groups(rule.args().as_deref().unwrap_or(&[]), at, found);
     for (j, name) in rule.names().iter().enumerate() {
         let Ok(call) = ScmpSyscall::from_name(name) else {
             // Every engine's profile allows what an older libseccomp does not know: it stays forbidden. But what is to be
@@ -223,16 +230,16 @@ fn add(
             }
             continue;
         };
-        for comparisons in groups(rule.args().as_deref().unwrap_or(&[]), at)? {
+        for comparisons in &groups {
             let added = if comparisons.is_empty() {
                 context.add_rule(what, call)
             } else {
-                context.add_rule_conditional(what, call, &comparisons)
+                context.add_rule_conditional(what, call, comparisons)
             };
-            added.map_err(|e| format!("{at}: {name}: {e}"))?;
+            given(added, &format!("{at}.names[{j}]"), found)?;
         }
     }
-    Ok(())
+    Some(())
 }
 
 fn unknown(name: &str, at: String, found: &mut Findings) {
@@ -249,19 +256,21 @@ fn unknown(name: &str, at: String, found: &mut Findings) {
 
 /// Conditions that must hold together. libseccomp takes one condition an argument; where one argument is named twice, each
 /// condition becomes a rule of its own, as peers do.
-fn groups(args: &[LinuxSeccompArg], at: &str) -> Result<Vec<Vec<ScmpArgCompare>>, String> {
+fn groups(args: &[LinuxSeccompArg], at: &str, found: &mut Findings) -> Vec<Vec<ScmpArgCompare>> {
     let mut count = [0; 6];
     let mut all = Vec::new();
     for (j, arg) in args.iter().enumerate() {
-        let seen = count
-            .get_mut(arg.index())
-            .ok_or(format!("{at}.args[{j}].index: {} is not from 0 to 5", arg.index()))?;
+        let Some(seen) = count.get_mut(arg.index()) else {
+            let what = format!("{} is not from 0 to 5: a syscall has six arguments", arg.index());
+            found.problem(format!("{at}.args[{j}].index"), what, SECTION, "correct it");
+            continue;
+        };
         *seen += 1;
         let (op, value) = operator(arg);
         all.push(ScmpArgCompare::new(arg.index() as u32, op, value));
     }
     let twice = count.iter().any(|n| *n > 1);
-    Ok(if twice { all.into_iter().map(|c| vec![c]).collect() } else { vec![all] })
+    if twice { all.into_iter().map(|c| vec![c]).collect() } else { vec![all] }
 }
 
 fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, String> {
@@ -284,17 +293,27 @@ pub fn seccomp_features(known: &dyn Fn(u64) -> bool) -> serde_json::Value {
         // Known only together with the flag that it changes.
         ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", WAIT_KILLABLE | NEW_LISTENER),
     ];
-    let archs = "SCMP_ARCH_AARCH64 SCMP_ARCH_ARM SCMP_ARCH_MIPS SCMP_ARCH_MIPS64 SCMP_ARCH_MIPS64N32 SCMP_ARCH_MIPSEL SCMP_ARCH_MIPSEL64 \
-        SCMP_ARCH_MIPSEL64N32 SCMP_ARCH_PARISC SCMP_ARCH_PARISC64 SCMP_ARCH_PPC SCMP_ARCH_PPC64 SCMP_ARCH_PPC64LE SCMP_ARCH_RISCV64 SCMP_ARCH_S390 \
-        SCMP_ARCH_S390X SCMP_ARCH_X32 SCMP_ARCH_X86 SCMP_ARCH_X86_64";
     serde_json::json!({
         "enabled": true,
         "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
         "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
-        "archs": archs.split_whitespace().filter(|a| a.parse::<ScmpArch>().is_ok()).collect::<Vec<_>>(),
+        "archs": ARCHS.split_whitespace().filter(|a| joins(a)).collect::<Vec<_>>(),
         "knownFlags": flags.map(|f| f.0),
         "supportedFlags": flags.iter().filter(|f| known(f.1)).map(|f| f.0).collect::<Vec<_>>(),
     })
+}
+
+/// Those of the specification.
+const ARCHS: &str = "SCMP_ARCH_AARCH64 SCMP_ARCH_ARM SCMP_ARCH_LOONGARCH64 SCMP_ARCH_M68K SCMP_ARCH_MIPS SCMP_ARCH_MIPS64 \
+    SCMP_ARCH_MIPS64N32 SCMP_ARCH_MIPSEL SCMP_ARCH_MIPSEL64 SCMP_ARCH_MIPSEL64N32 SCMP_ARCH_PARISC SCMP_ARCH_PARISC64 SCMP_ARCH_PPC \
+    SCMP_ARCH_PPC64 SCMP_ARCH_PPC64LE SCMP_ARCH_RISCV64 SCMP_ARCH_S390 SCMP_ARCH_S390X SCMP_ARCH_SH SCMP_ARCH_SHEB SCMP_ARCH_X32 \
+    SCMP_ARCH_X86 SCMP_ARCH_X86_64";
+
+/// Whether a filter of this machine can have the architecture beside its own: libseccomp takes those that it knows and that
+/// order bytes as this one does. seccomp_arch_add(3).
+fn joins(name: &str) -> bool {
+    let Ok(arch) = name.parse::<ScmpArch>() else { return false };
+    ScmpFilterContext::new(ScmpAction::Allow).is_ok_and(|mut filter| filter.add_arch(arch).is_ok())
 }
 
 /// The version of the libseccomp that is linked in.
