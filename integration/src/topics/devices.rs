@@ -2,13 +2,15 @@
 //! "Device Whitelist", "Dev symbolic links").
 
 use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::harness::{Ctx, Result, check, check_eq, tests};
+use crate::harness::{Ctx, Result, check, check_eq, context::path, tests};
 
 tests! {
     the_default_devices_are_there;
+    a_runtime_in_a_user_namespace_has_the_hosts;
     the_default_links_are_there;
     a_listed_device_is_made;
     a_fifo_is_made;
@@ -34,6 +36,24 @@ fn the_default_devices_are_there(ctx: &Ctx) -> Result {
         let mode = device["mode"].as_u64().unwrap_or(0);
         check_eq!((mode & TYPE, mode & 0o777), (CHARACTER, 0o666), "type and mode of /dev/{name}");
     }
+    Ok(())
+}
+
+/// As Buildah calls it for a user: nobody there may make nodes, whatever the capabilities say. mknod(2).
+fn a_runtime_in_a_user_namespace_has_the_hosts(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("echo lost >/dev/null && test -c /dev/zero && echo fine")?;
+    bundle.remove("/linux/resources");
+    // Group 5, the terminals', is not mapped there.
+    bundle.set("/mounts/2/options", json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]));
+    bundle.write()?;
+    let (root, id) = (ctx.state_root(), ctx.id());
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"])
+        .args([path(&ctx.runtime), "--root", path(&root), "run", "--bundle", path(&bundle.dir), &id])
+        .stdin(Stdio::null())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    check_eq!(text.trim(), "fine", "what it prints ({})", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 

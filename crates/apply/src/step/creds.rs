@@ -32,10 +32,19 @@ pub(crate) fn ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
     own_streams(uid);
     creds::set_keepcaps(true).doing(|| "keeping capabilities".into())?;
     if let Some(groups) = groups {
-        creds::setgroups(groups).doing(|| format!("setting the supplementary groups {groups:?}"))?;
+        match creds::setgroups(groups) {
+            Err(Errno::EPERM) if groups.is_empty() && setgroups_is_denied() => {}
+            other => other.doing(|| format!("setting the supplementary groups {groups:?}"))?,
+        }
     }
     creds::setgid_all(gid).doing(|| format!("becoming group {gid}"))?;
     creds::setuid_all(uid).doing(|| format!("becoming user {uid}"))
+}
+
+/// A user namespace that the runtime was called in may have given setgroups(2) up for good: a group can be there to take rights
+/// away, and stays. user_namespaces(7).
+fn setgroups_is_denied() -> bool {
+    crate::probe::text(c"/proc/self/setgroups").trim() == "deny"
 }
 
 /// The workload must be able to open its own standard streams through /proc/self/fd: pipes and terminals become its own.

@@ -22,6 +22,8 @@ pub(crate) fn node(root: BorrowedFd, d: &Device, given: Option<OwnedFd>) -> Resu
         Ok(()) if d.uid == 0 && d.gid == 0 => Ok(()),
         Ok(()) => fs::fchownat(dir.as_fd(), &last, d.uid, d.gid, libc::AT_SYMLINK_NOFOLLOW).doing(name),
         Err(Errno::EEXIST) => same(dir.as_fd(), &last, d),
+        // The runtime itself is in a user namespace, as for a user's Buildah, or without CAP_MKNOD: mknod(2).
+        Err(Errno::EPERM) if d.kind != libc::S_IFIFO => bind(root, d),
         Err(e) => Err(e).doing(name),
     }
 }

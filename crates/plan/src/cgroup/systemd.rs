@@ -100,6 +100,7 @@ pub(super) fn properties(writes: &mut [CgroupWrite], version: u32) -> Vec<Proper
                 w.value = quota_properties(quota, period, version, &mut out)
                     .map_or(w.value.clone(), |n| n.to_string());
             }
+            "io.max" => throttles(&w.value, &mut out),
             "cpu.idle" if w.value.trim() == "1" && version >= 252 => {
                 out.push(("CPUWeight".into(), Value::U64(0)))
             }
@@ -164,6 +165,28 @@ fn bits(list: &str) -> Option<Value> {
         (first..=last).for_each(|n| bytes[n / 8] |= 1 << (n % 8));
     }
     (!bytes.is_empty()).then(|| Value::bytes(&bytes))
+}
+
+/// A line of io.max, such as `8:0 rbps=1048576 wiops=max`. systemd clears the file when another unit comes or goes, unless it knows
+/// the limits; it finds the device by the numbers in the name alone.
+fn throttles(line: &str, out: &mut Vec<Property>) {
+    let mut words = line.split_whitespace();
+    let device = words.next().unwrap_or_default();
+    for (key, limit) in words.filter_map(|w| w.split_once('=')) {
+        let name = match key {
+            "rbps" => "IOReadBandwidthMax",
+            "wbps" => "IOWriteBandwidthMax",
+            "riops" => "IOReadIOPSMax",
+            "wiops" => "IOWriteIOPSMax",
+            _ => continue, // the kernel's file refuses it with its own words
+        };
+        let Some(limit) = number(limit) else { continue };
+        let one = Value::Struct(vec![Value::str(format!("/dev/block/{device}")), Value::U64(limit)]);
+        match out.iter_mut().find(|(known, _)| known == name) {
+            Some((_, Value::Array(_, list))) => list.push(one),
+            _ => out.push((name.into(), Value::Array("(st)".into(), vec![one]))),
+        }
+    }
 }
 
 fn bandwidth(w: &mut CgroupWrite, version: u32, out: &mut Vec<Property>) {
@@ -234,6 +257,26 @@ mod tests {
         assert_eq!(p, [n("MemorySwapMax", 32), n("MemoryMax", 64), n("CPUWeight", 100), n("TasksMax", 1)]);
         let (p, _) = of(r#"{"blockIO":{"weight":750},"unified":{"memory.high":"max"}}"#, 257);
         assert_eq!(p, [n("IOWeight", 7475), n("MemoryHigh", u64::MAX)]);
+    }
+
+    #[test]
+    fn devices_are_named_by_their_numbers() {
+        let (p, _) = of(
+            r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":9},{"major":8,"minor":16,"rate":7}]},
+                "unified":{"io.max":"8:0 wiops=max nonsense=1"}}"#,
+            257,
+        );
+        let one = |minor: u32, limit| {
+            Value::Struct(vec![Value::str(format!("/dev/block/8:{minor}")), Value::U64(limit)])
+        };
+        let all = |name: &str, list| (name.to_owned(), Value::Array("(st)".into(), list));
+        assert_eq!(
+            p,
+            [
+                all("IOReadBandwidthMax", vec![one(0, 9), one(16, 7)]),
+                all("IOWriteIOPSMax", vec![one(0, u64::MAX)])
+            ]
+        );
     }
 
     #[test]
