@@ -3,10 +3,12 @@
 use crate::failure::{Doing, Failure, Result, text};
 use crate::step::{console, creds, devices, masks, mounts, path, program, root};
 use crate::{hooks, wire};
-use coracle_plan::steps::{Act, Filter, Plan, Step};
+use coracle_plan::steps::{Act, Filter, Mount, MountKind, Plan, Step};
 use coracle_state::Record;
 use coracle_sys::process::{CloneArgs, Cloned};
-use coracle_sys::{Errno, fs, keyring, libc, limits, namespace, net, poll, process, seccomp, signal, socket};
+use coracle_sys::{
+    Errno, fs, keyring, libc, limits, mount, namespace, net, poll, process, seccomp, signal, socket,
+};
 use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -44,6 +46,9 @@ struct Child<'a> {
     masks: masks::Masks,
     /// Mounts that become read-only once they are filled.
     sealed: Vec<OwnedFd>,
+    /// Ids of the container's own mounts, and whether it also has a part of the host's tree.
+    own: Vec<u64>,
+    shares: bool,
     program: CString,
     home: Option<CString>,
     ambient_set: bool,
@@ -62,6 +67,8 @@ pub(crate) fn run(prepared: Prepared) -> ! {
         proc: None,
         masks: masks::Masks::default(),
         sealed: Vec::new(),
+        own: Vec::new(),
+        shares: false,
         program: CString::default(),
         home: None,
         ambient_set: false,
@@ -191,19 +198,13 @@ impl Child<'_> {
                     wire::say_unmapped(self.p.wire.as_fd(), self.done, tree)?;
                     wire::await_go(self.p.wire.as_fd())
                 };
-                let sealed = mounts::mount(self.root()?, what, opened, &map)?;
-                self.sealed.extend(sealed);
-                Ok(())
+                let made = mounts::mount(self.root()?, what, opened, &map)?;
+                self.remember(what, made)
             }
             Act::SealMounts => {
                 std::mem::take(&mut self.sealed).iter().try_for_each(|made| mounts::seal(made.as_fd()))
             }
-            Act::Device(what) => {
-                let given = self.opened();
-                devices::node(self.root()?, what, given)
-            }
-            Act::Link(at, target) => devices::link(self.root()?, at, target),
-            Act::Ptmx => devices::ptmx(self.root()?),
+            Act::Device(_) | Act::Link(..) | Act::Ptmx => self.fill_dev(&step.act),
             Act::WorkingDir(cwd) => path::directory(self.root()?, cwd)
                 .map(drop)
                 .doing(|| format!("making the working directory {}", text(cwd))),
@@ -241,6 +242,35 @@ impl Child<'_> {
         }
     }
 
+    fn remember(&mut self, what: &Mount, made: Option<OwnedFd>) -> Result<()> {
+        let Some(made) = made else { return Ok(()) };
+        match &what.what {
+            MountKind::Bind(bind) => self.shares |= !bind.inside,
+            _ => {
+                let id = mount::mount_id(made.as_fd());
+                self.own.push(id.doing(|| format!("looking at the mount on {}", text(&what.target)))?);
+            }
+        }
+        self.sealed.extend(Some(made).filter(|_| what.seal));
+        Ok(())
+    }
+
+    fn fill_dev(&mut self, act: &Act) -> Result<()> {
+        let root = self.root()?;
+        if self.shares {
+            devices::refuse_shared(root, &self.own)?;
+            self.shares = false;
+        }
+        match act {
+            Act::Device(what) => {
+                let given = self.opened();
+                devices::node(self.root()?, what, given)
+            }
+            Act::Link(at, target) => devices::link(self.root()?, at, target),
+            _ => devices::ptmx(self.root()?),
+        }
+    }
+
     /// What this process is, has and may.
     fn limit(&mut self, act: &Act) -> Result<()> {
         match act {
@@ -268,7 +298,11 @@ impl Child<'_> {
                 Ok(())
             }
             Act::Bounding(keep) => creds::bounding(*keep),
-            Act::Ids(uid, gid, groups) => creds::ids(*uid, *gid, groups.as_deref()),
+            Act::Ids(uid, gid, groups) => {
+                creds::ids(*uid, *gid, groups.as_deref())?;
+                // Another user's memory is as traceable as the sysctl fs.suid_dumpable says.
+                hide()
+            }
             Act::Capabilities(sets) => {
                 creds::capabilities(sets, !std::mem::replace(&mut self.ambient_set, true))
             }
@@ -298,7 +332,8 @@ impl Child<'_> {
                     // Only now: the map files of an untraceable process belong to root, and a user could not write them.
                     hide()?;
                 }
-                creds::become_root()
+                creds::become_root()?;
+                hide()
             }
             Act::AwaitCgroup => self.wait_for_parent(),
             Act::Enter(i) => {

@@ -39,7 +39,9 @@ fn give_name(fd: &OwnedFd, name: &CStr) -> coracle_sys::Result<()> {
 fn write_and_rename(file: &Path, name: &CStr, pid: i32) -> coracle_sys::Result<()> {
     let last = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = c(&file.with_file_name(format!(".{last}")));
-    let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY | libc::O_NOFOLLOW;
+    // A file of that name is somebody else's, or what a runtime left that was killed here.
+    let _ = fs::unlinkat(fs::cwd(), &temporary, 0);
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY;
     let fd = fs::open(&temporary, flags, 0o644)?;
     fs::write_all(fd.as_fd(), pid.to_string().as_bytes())?;
     fs::renameat(fs::cwd(), &temporary, fs::cwd(), name)

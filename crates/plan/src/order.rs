@@ -445,6 +445,10 @@ fn after_root(spec: &Spec, propagation: Option<u64>, out: &mut Vec<Step>, found:
     }
     if let Some(flags) = propagation {
         out.push(step(Act::RootPropagation(flags), "linux.rootfsPropagation"));
+        if flags & libc::MS_REC != 0 {
+            let again: Vec<Step> = out.iter().filter_map(mounts::propagation_of).collect();
+            out.extend(again);
+        }
     }
     if spec.root().as_ref().and_then(|r| r.readonly()) == Some(true) {
         out.push(step(Act::ReadonlyRoot, "root.readonly"));
@@ -489,7 +493,7 @@ fn target(path: &str, at: &str, found: &mut Findings) -> CString {
             "write it from the container's root",
         );
     }
-    found.cstring(at, mounts::inside(std::path::Path::new(path)))
+    found.cstring(at, mounts::place(std::path::Path::new(path)))
 }
 
 /// What makes the process the workload. Whatever can fail without the start comes before the report, so that create tells.

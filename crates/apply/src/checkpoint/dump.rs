@@ -115,7 +115,7 @@ fn request(
     }
     let path = CString::new(format!("/proc/{pid}/root")).unwrap_or_default();
     let root = fs::open(&path, libc::O_PATH, 0).doing(|| format!("opening {}", text(&path)))?;
-    for External { target, .. } in mounts::external(plan, root.as_fd()) {
+    for External { target, .. } in mounts::external(plan, root.as_fd())? {
         opts = opts.message(23, &Message::default().bytes(1, &target).bytes(2, &target));
     }
     for External { target, source } in mounts::masked(plan, root.as_fd()) {

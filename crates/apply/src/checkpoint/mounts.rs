@@ -1,6 +1,6 @@
 //! Mounts that come from outside: criu puts a name for each into the image, and takes on restore what the name stands for.
 
-use crate::failure::{Doing, Result, text};
+use crate::failure::{Doing, Failure, Result, text};
 use crate::step::mounts::clone_tree;
 use crate::step::path;
 use coracle_plan::steps::{Act, Mount, MountKind, Node, Plan};
@@ -23,7 +23,9 @@ fn string(bytes: &CStr) -> String {
 }
 
 /// All mounts of the plan that come from outside. `root` is the container's, whose links the targets are resolved by.
-pub(super) fn external(plan: &Plan, root: BorrowedFd) -> Vec<External> {
+/// Errors: a name that criu would read as another one (`NAME]:VALUE`), which a link of the image can lead to
+/// (CVE-2026-119101).
+pub(super) fn external(plan: &Plan, root: BorrowedFd) -> Result<Vec<External>> {
     let mut out = Vec::new();
     for step in &plan.setup {
         match &step.act {
@@ -35,7 +37,12 @@ pub(super) fn external(plan: &Plan, root: BorrowedFd) -> Vec<External> {
             _ => {}
         }
     }
-    out
+    match out.iter().find(|e| e.target.contains(']')) {
+        Some(e) => {
+            Err(Failure::says(format!("the mount on {:?} has a name that criu cannot take", e.target)))
+        }
+        None => Ok(out),
+    }
 }
 
 fn of_mount(mount: &Mount, root: BorrowedFd, out: &mut Vec<External>) {

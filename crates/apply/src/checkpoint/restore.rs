@@ -229,7 +229,7 @@ impl Making<'_> {
         let root = fs::open(rootfs, libc::O_PATH | libc::O_DIRECTORY, 0)
             .doing(|| format!("opening the root file system {}", text(rootfs)))?;
         for External { target, source } in
-            mounts::external(self.plan, root.as_fd()).into_iter().chain(mounts::masks(self.plan))
+            mounts::external(self.plan, root.as_fd())?.into_iter().chain(mounts::masks(self.plan))
         {
             opts = opts.message(23, &Message::default().bytes(1, target).bytes(2, source));
         }

@@ -9,6 +9,20 @@ use coracle_sys::{Errno, fs, libc};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// An image's link can make /dev a directory of the host that config.json shares with the container: nothing is made or
+/// removed there (as in CVE-2026-41579, where it was made before the root changed). `own`: the container's mounts.
+pub(crate) fn refuse_shared(root: BorrowedFd, own: &[u64]) -> Result<()> {
+    let doing = || "opening /dev".to_owned();
+    let id = |fd: BorrowedFd| mount::mount_id(fd).doing(doing);
+    let dev = id(path::directory(root, c"dev").doing(doing)?.as_fd())?;
+    if dev == id(root)? || own.contains(&dev) {
+        return Ok(());
+    }
+    Err(Failure::says(
+        "filling /dev: a symbolic link in the root file system makes it a directory of the host; mount a tmpfs on /dev, or correct the link",
+    ))
+}
+
 /// Makes a node; one that exists must be the very same. `given` is one that the parent has made, as a mount of its own.
 pub(crate) fn node(root: BorrowedFd, d: &Device, given: Option<OwnedFd>) -> Result<()> {
     let name = || format!("making the device {}", text(&d.path));

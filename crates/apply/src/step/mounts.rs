@@ -10,8 +10,10 @@ use coracle_sys::{Errno, fs, libc};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+const PROC: i64 = 0x9fa0;
+
 /// Makes one mount below the root; `opened` is its source, when the parent has opened it, and `map` has the parent map the
-/// ids of a tree. Returns the mount, if it is to be sealed.
+/// ids of a tree. Returns the mount, if one was made.
 pub(crate) fn mount(
     root: BorrowedFd,
     what: &Mount,
@@ -23,7 +25,7 @@ pub(crate) fn mount(
         MountKind::Bind(bind) if bind.copy_link && copy_link(root, &what.target, bind)? => return Ok(None),
         MountKind::Remount(parameters) => return change(root, what, parameters.as_deref()).map(|()| None),
         MountKind::Filesystem(fstype, source, parameters) if parameters.iter().any(is_long) => {
-            return by_mount(root, what, fstype, source, parameters).map(|made| what.seal.then_some(made));
+            return by_mount(root, what, fstype, source, parameters).map(Some);
         }
         _ => {}
     }
@@ -51,7 +53,7 @@ pub(crate) fn mount(
         legacy(root, &what.target, group, what.attributes)?;
     }
     finish(made.as_fd(), what)?;
-    Ok(what.seal.then_some(made))
+    Ok(Some(made))
 }
 
 /// Why a mount could not be attached.
@@ -82,7 +84,24 @@ fn target(root: BorrowedFd, what: &Mount, is_dir: bool) -> Result<OwnedFd> {
     } else {
         path::file(root, &what.target)
     };
-    made.doing(|| format!("making the mount point {}", text(&what.target)))
+    let made = made.doing(|| format!("making the mount point {}", text(&what.target)))?;
+    refuse_procfs(root, &what.target, made.as_fd())?;
+    Ok(made)
+}
+
+/// What may stand on /proc was decided by its name (coracle_plan, CVE-2019-16884): no link of the image leads another mount there.
+fn refuse_procfs(root: BorrowedFd, target: &CStr, place: BorrowedFd) -> Result<()> {
+    let named = target == c"proc" || target.to_bytes().starts_with(b"proc/");
+    if named || fs::file_system(place) != Ok(PROC) {
+        return Ok(());
+    }
+    let resolve = fs::RESOLVE_IN_ROOT | fs::RESOLVE_NO_SYMLINKS;
+    fs::openat2(root, target, libc::O_PATH, 0, resolve).map(drop).map_err(|_| {
+        Failure::says(format!(
+            "mounting on {}: a symbolic link in the root file system leads into /proc",
+            text(target)
+        ))
+    })
 }
 
 /// What stands there, a link included.
@@ -367,7 +386,9 @@ fn copy_tree(from: BorrowedFd, to: BorrowedFd) -> coracle_sys::Result<()> {
                 copy_tree(open(from)?.as_fd(), open(to)?.as_fd())?;
             }
             libc::S_IFREG => {
-                let source = fs::openat(from, &name, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+                // Whoever shares the directory may have put a FIFO in its place, which would keep the open waiting.
+                let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+                let source = fs::openat(from, &name, flags, 0)?;
                 let copy = fs::openat(to, &name, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600)?;
                 while fs::sendfile(copy.as_fd(), source.as_fd(), 1 << 20)? > 0 {}
             }

@@ -5,7 +5,7 @@ mod options;
 
 use crate::inputs::{CgroupMode, Host};
 use crate::problem::Findings;
-use crate::steps::{Bind, Mount, MountKind, Namespaces, Parameter};
+use crate::steps::{Act, Bind, Mount, MountKind, Namespaces, Parameter, Step};
 use coracle_sys::{libc, mount::attr};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount as Asked, Spec};
 pub use options::known_options;
@@ -32,10 +32,23 @@ pub(crate) fn inside(path: &Path) -> Vec<u8> {
     out
 }
 
+/// The same as it is written, `a/../proc` as `proc`: so that what is decided by a name holds where the name leads.
+pub(crate) fn place(path: &Path) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    let inside = inside(path);
+    for name in inside.split(|b| *b == b'/') {
+        match name {
+            b".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    names.join(b"/".as_slice())
+}
+
 /// The same for the destination of a mount. One that is written as a path of the host, through the rootfs, means the place
 /// below it, as with runc.
 fn destination(asked: &Asked, rootfs: &Path) -> Vec<u8> {
-    inside(asked.destination().strip_prefix(rootfs).unwrap_or(asked.destination()))
+    place(asked.destination().strip_prefix(rootfs).unwrap_or(asked.destination()))
 }
 
 /// Everything about the container's mounts that depends on more than one of them.
@@ -71,6 +84,15 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
         ));
     }
     let mut words = read_options(asked, at, &mut out, found);
+    if target.is_empty() && !words.remount {
+        // It would lie over a root that is entered below it: nobody would see it.
+        found.problem(
+            format!("{at}.destination"),
+            format!("{:?} is the root file system itself", asked.destination()),
+            SECTION,
+            "name it in root.path, or mount below it",
+        );
+    }
     let kind = asked.typ().as_deref().unwrap_or("none");
     if words.bind.is_none() {
         words.bind =
@@ -161,21 +183,8 @@ fn recursively(word: &str, pair: &mut (u64, u64)) -> bool {
     word.strip_prefix('r').and_then(meaning).is_some_and(|what| change(pair, &what))
 }
 
-/// `a/../proc` as `proc`: what the path says, wherever links in it may lead.
-fn without_dots(path: &[u8]) -> Vec<u8> {
-    let mut names: Vec<&[u8]> = Vec::new();
-    for name in path.split(|b| *b == b'/') {
-        match name {
-            b".." => drop(names.pop()),
-            name => names.push(name),
-        }
-    }
-    names.join(b"/".as_slice())
-}
-
 /// Only procfs may stand on /proc, and below it only what cannot deceive a later write there (CVE-2019-16884, CVE-2025-52881).
 fn procfs_stays_procfs(asked: &Asked, target: &[u8], kind: &str, bind: bool, at: &str, found: &mut Findings) {
-    let target = without_dots(target);
     let Some(below) = target.strip_prefix(b"proc".as_slice()) else { return };
     let allowed: [&[u8]; 10] = [
         b"/cpuinfo",
@@ -289,6 +298,15 @@ pub(crate) fn root_propagation(spec: &Spec, found: &mut Findings) -> Option<u64>
             None
         }
     }
+}
+
+/// A step that gives a mount its own propagation again, after that of the root reached everything below.
+pub(crate) fn propagation_of(step: &Step) -> Option<Step> {
+    let Act::Mount(mount) = &step.act else { return None };
+    let (target, propagation) = (mount.target.clone(), mount.propagation.clone());
+    let again = Mount { target, propagation, what: MountKind::Remount(None), ..Mount::default() };
+    (!again.propagation.is_empty())
+        .then(|| Step { act: Act::Mount(Box::new(again)), origin: step.origin.clone() })
 }
 
 /// Whether some mount makes the container's /dev (then default devices and links are put there even if it is a bind).
