@@ -15,6 +15,10 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
             wait()
         }
         ["wait"] => wait(),
+        ["try-and-wait", directory] => {
+            print(&attempts(directory));
+            wait()
+        }
         ["exit", code] => ExitCode::from(code.parse::<u8>().unwrap_or(255)),
         ["open", path] => print(&outcome(fs::File::open(path).map(drop))),
         ["write", path] => print(&outcome(fs::OpenOptions::new().write(true).open(path).map(drop))),
@@ -27,6 +31,8 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
         ["memory", mebibytes] => memory(mebibytes.parse().unwrap_or(0)),
         ["children", count] => children(count.parse().unwrap_or(0)),
         ["save-stdin", file] => save_stdin(file),
+        ["spy"] => spy(false),
+        ["overwrite"] => spy(true),
         ["connect", path] => print(&outcome(std::os::unix::net::UnixStream::connect(path).map(drop))),
         _ => ExitCode::from(64),
     }
@@ -66,6 +72,23 @@ fn report() -> Value {
         "cgroup": lines("/proc/self/cgroup"),
         "limits": lines("/proc/self/limits"),
         "devices": listing("/dev"),
+    })
+}
+
+/// What each of a few calls gives that a profile may forbid, by the names of the syscalls: in a directory that is writable.
+fn attempts(directory: &str) -> Value {
+    use std::os::unix::fs::PermissionsExt;
+    let at = |name: &str| format!("{directory}/{name}");
+    let file = fs::write(at("file"), "");
+    json!({
+        "openat": outcome(file),
+        "mkdir": outcome(fs::create_dir(at("made"))),
+        "symlink": outcome(std::os::unix::fs::symlink("to", at("link"))),
+        "link": outcome(fs::hard_link(at("file"), at("other"))),
+        "chmod": outcome(fs::set_permissions(at("file"), fs::Permissions::from_mode(0o600))),
+        "rename": outcome(fs::rename(at("other"), at("third"))),
+        "unlink": outcome(fs::remove_file(at("third"))),
+        "rmdir": outcome(fs::remove_dir(at("made"))),
     })
 }
 
@@ -150,6 +173,48 @@ fn children(count: usize) -> ExitCode {
         let _ = child.wait();
     }
     code
+}
+
+/// Watches for processes that run another program than those of the tests' root file system, and says what each runs. If
+/// `overwrite`, holds on to the program and writes to it as soon as the kernel lets it: while it runs, it does not.
+fn spy(overwrite: bool) -> ExitCode {
+    use std::os::unix::fs::OpenOptionsExt;
+    const O_PATH: i32 = 0o10_000_000;
+    let mut held: Vec<fs::File> = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    say("watching");
+    loop {
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            let link = entry.path().join("exe");
+            let Ok(program) = fs::read_link(&link) else { continue };
+            let program = program.display().to_string();
+            if ["/probe", "/bin/busybox"].contains(&program.as_str()) {
+                continue;
+            }
+            if overwrite && held.len() < 200 {
+                held.extend(fs::OpenOptions::new().read(true).custom_flags(O_PATH).open(&link));
+            }
+            if seen.insert(program.clone()) {
+                say(&format!("{pid} runs {program}"));
+            }
+        }
+        for file in &held {
+            let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+            // A sealed file can be opened, but not written.
+            let program = fs::OpenOptions::new().write(true).open(again);
+            if program.is_ok_and(|mut program| program.write_all(b"evil").is_ok()) {
+                say("written");
+            }
+        }
+    }
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// For hooks: appends standard input and what the hook sees to a file, as one line of JSON.

@@ -221,7 +221,10 @@ fn run_one(test: &Test, runtime: &Path, work: &Path) -> Result<Option<String>> {
     };
     let _ = fs::remove_dir_all(&ctx.dir);
     match (result, test.known.iter().find(|(kind, _)| *kind == ctx.kind && ctx.kind != "coracle")) {
-        (Err(_), Some((kind, why))) => Ok(Some(format!("known: {kind}: {why}"))),
+        (Err(error), Some((kind, why))) => {
+            let error: String = error.to_string().chars().take(160).collect();
+            Ok(Some(format!("known: {kind}: {why} ({error})")))
+        }
         (Ok(()), Some((kind, why))) => {
             println!("(no longer so: {kind}: {why})");
             Ok(None)

@@ -25,6 +25,7 @@ mod mounts;
 mod namespaces;
 mod net_devices;
 mod old_kernels;
+mod random;
 mod resources;
 mod rootless;
 mod seccomp;
@@ -59,7 +60,12 @@ const TOPICS: &[(&str, &[Test])] = &[
     ("errors", errors::TESTS),
     ("features", features::TESTS),
     ("mistakes", mistakes::TESTS),
-    ("security", security::TESTS),
+    ("security/image", security::image::TESTS),
+    ("security/process", security::process::TESTS),
+    ("security/race", security::race::TESTS),
+    ("security/host", security::host::TESTS),
+    ("security/words", security::words::TESTS),
+    ("random", random::TESTS),
     ("crash", crash::TESTS),
     ("crowd", crowd::TESTS),
     ("rootless", rootless::TESTS),

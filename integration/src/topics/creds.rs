@@ -3,13 +3,15 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Container, Ctx, Result, check, check_eq, context::path, look, tests};
+use crate::harness::{Container, Ctx, Need, Result, check, check_eq, context::path, look, tests};
 
 tests! {
     each_capability_set_is_as_asked;
     no_capabilities_means_none;
     a_user_keeps_only_ambient_capabilities;
+    no_ambient_capability_of_the_caller_is_kept [Need::File("/usr/bin/setpriv")];
     no_new_privs_is_as_asked;
+    the_session_keyring_is_its_own [Need::File("/proc/keys")];
     the_environment_is_the_configs;
     home_is_given_where_it_is_missing known "crun": "old versions leave HOME to the caller's";
     the_path_of_the_config_finds_the_program;
@@ -76,6 +78,36 @@ fn a_user_keeps_only_ambient_capabilities(ctx: &Ctx) -> Result {
         [0; 4],
         "effective, permitted, inheritable, ambient"
     );
+    Ok(())
+}
+
+/// One that is permitted and inheritable stays ambient, if it was, until somebody clears it: capabilities(7).
+fn no_ambient_capability_of_the_caller_is_kept(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("grep -E '^Cap(Inh|Amb)' /proc/self/status | cut -f 2")?;
+    bundle.capabilities(&["CAP_KILL"]).remove("/process/capabilities/ambient").write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let mut command = std::process::Command::new("/usr/bin/setpriv");
+    command.args(["--inh-caps", "+kill", "--ambient-caps", "+kill"]).arg(&ctx.runtime);
+    command.arg("--root").arg(ctx.state_root()).args(["run", "--bundle", path(&bundle.dir), &container.id]);
+    command.stdin(std::process::Stdio::null());
+    let output = ctx.finish(command)?.succeeded("run")?;
+    let want = format!("{KILL:016x}\n{:016x}\n", 0);
+    check_eq!(output.stdout(), want, "inheritable and ambient");
+    Ok(())
+}
+
+/// session-keyring(7): with the caller's, a container could read and change what is in it.
+fn the_session_keyring_is_its_own(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.remove("/linux/maskedPaths").args(&["/probe", "read", "/proc/keys"]).write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let output = ctx.call(&["run", "--bundle", path(&bundle.dir), &container.id])?.succeeded("run")?;
+    let keys: String = serde_json::from_str(&output.stdout())?;
+    let own = keys.lines().find(|line| line.contains(&container.id));
+    let own = own.ok_or_else(|| format!("no keyring of the container's among {keys:?}"))?;
+    // keyctl_setperm(3): all for who possesses it and for its owner; what runc gives.
+    let permissions = own.split_whitespace().nth(4);
+    check!(ctx.kind == "crun" || permissions == Some("3f3f0000"), "permissions {permissions:?}");
     Ok(())
 }
 

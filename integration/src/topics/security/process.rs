@@ -1,0 +1,129 @@
+//! What a process of the container can reach of the runtime while that is at work in it.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use serde_json::json;
+
+use super::exec;
+use crate::harness::{Container, Ctx, Need, Result, check, check_eq, context::path, tests};
+
+tests! {
+    the_working_directory_cannot_leave_through_a_leaked_file;
+    exec_cannot_leave_through_a_leaked_file known "crun": "1.21 never ends";
+    the_runtime_binary_cannot_be_written_from_within;
+    an_exec_is_out_of_reach_until_it_is_the_program [Need::File("/usr/bin/strace")];
+    init_holds_no_directory_of_the_host_while_it_waits
+        known "runc": "has a procfs of its own open" known "crun": "closes its caller's at the exec only";
+}
+
+/// The runtime, called by somebody who leaks directories of the host on 3 and 9, and a file on 4. One digit: sh knows no more.
+fn leaking(ctx: &Ctx, words: &[&str]) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec timeout 20 \"$@\" 3</bin 4</etc/passwd 9</bin", "sh"]).arg(&ctx.runtime);
+    command.arg("--root").arg(ctx.state_root()).args(words).stdin(Stdio::null());
+    command
+}
+
+/// CVE-2024-21626: a directory of the host left open by the runtime or its caller.
+fn the_working_directory_cannot_leave_through_a_leaked_file(ctx: &Ctx) -> Result {
+    for number in 3..20 {
+        let mut bundle = ctx.shell("pwd; ls")?;
+        bundle.set("/process/cwd", json!(format!("/proc/self/fd/{number}"))).write()?;
+        let container = Container::named(ctx, ctx.id(), &bundle.dir);
+        let words = ["run", "--bundle", path(&bundle.dir), &container.id];
+        let output = ctx.finish(leaking(ctx, &words))?;
+        check!(output.code != 0, "cwd /proc/self/fd/{number} is accepted: {}", output.stdout());
+    }
+    Ok(())
+}
+
+/// The same way out for exec: by its working directory, and by its program's path.
+fn exec_cannot_leave_through_a_leaked_file(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    for number in 3..20 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let output = ctx.finish(leaking(ctx, &["exec", "--cwd", &cwd, &container.id, "/bin/pwd"]))?;
+        // Where it is the container's own root that is still open, nothing is gained.
+        let inside = output.code != 0 || output.stdout() == "/\n";
+        check!(inside, "exec in {cwd} is accepted: {}", output.stdout());
+        let program = format!("/proc/self/fd/{number}/true");
+        let output = ctx.finish(leaking(ctx, &["exec", &container.id, &program]))?;
+        check!(output.code != 0, "exec of {program} is accepted");
+    }
+    Ok(())
+}
+
+/// CVE-2019-5736: a container with all capabilities of a bundle's list holds on to what an exec runs before it is the program,
+/// and to /proc/self/exe as the program itself, and writes to it once nobody runs it any more.
+fn the_runtime_binary_cannot_be_written_from_within(ctx: &Ctx) -> Result {
+    let copy = ctx.dir.join("runtime");
+    fs::copy(&ctx.runtime, &copy)?;
+    let before = fs::read(&copy)?;
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "overwrite"]).set("/root/readonly", json!(false));
+    bundle.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"]);
+    let container = ctx.started(&bundle)?;
+    container.prints("watching")?;
+    // All of it in a shell: a program that runs the copy holds off whoever would write to it.
+    let state = path(&ctx.dir).to_owned() + "/state";
+    let script = "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do for p in /bin/true /proc/self/exe; do \
+                  \"$1\" --root \"$2\" exec \"$3\" $p --version; done; sleep 0.02; done; sleep 0.3";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, "sh"]).arg(&copy).args([&state, &container.id]).stdin(Stdio::null());
+    ctx.finish(command)?;
+    let said = container.stdout();
+    check!(said.contains(" runs "), "the attacker never saw the runtime, so nothing is proved");
+    check!(fs::read(&copy)? == before && !said.contains("written"), "the runtime's file was changed: {said}");
+    Ok(())
+}
+
+/// CVE-2016-9962: a process of the same user looks at each process that enters, from its first moment to its exec; strace
+/// makes some of the moments longer. What may be looked at can be read, traced and made to hand out its descriptors.
+fn an_exec_is_out_of_reach_until_it_is_the_program(ctx: &Ctx) -> Result {
+    for apart in [false, true] {
+        let mut bundle = ctx.bundle()?;
+        if apart {
+            bundle.user_namespace(100_000, 65536)?;
+        }
+        bundle.args(&["/probe", "spy"]);
+        let container = ctx.started(&bundle)?;
+        container.prints("watching")?;
+        for _ in 0..20 {
+            exec(ctx, &container, &[], &["/bin/true"])?.succeeded("exec")?;
+        }
+        for call in ["umask", "capset", "setns", "setresuid,setuid", "faccessat2,faccessat", "execve"] {
+            let mut command = Command::new("/usr/bin/strace");
+            command.args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+            command
+                .args(["-e", &format!("inject={call}:delay_enter=4000:delay_exit=4000")])
+                .arg(&ctx.runtime);
+            command.arg("--root").arg(ctx.state_root()).args(["exec", &container.id, "/bin/true"]);
+            command.stdin(Stdio::null()).current_dir(&ctx.dir);
+            ctx.finish(command)?.succeeded(call)?;
+        }
+        check_eq!(container.stdout(), "watching\n", "what a process within saw (user namespace: {apart})");
+    }
+    Ok(())
+}
+
+/// CVE-2024-21626 once more, from outside: whatever is resolved between the change of root and the start, no directory that a
+/// link of /proc/self/fd could lead out through is open.
+fn init_holds_no_directory_of_the_host_while_it_waits(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let pid_file = ctx.dir.join("pid");
+    let words = ["create", "--bundle", path(&bundle.dir), "--pid-file", path(&pid_file), &container.id];
+    ctx.finish(leaking(ctx, &words))?.succeeded("create")?;
+    let pid = fs::read_to_string(&pid_file)?;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+        let is_directory = fs::metadata(entry.path()).is_ok_and(|data| data.is_dir());
+        let what = fs::read_link(entry.path())?;
+        check!(!is_directory, "init has the directory {} open", what.display());
+        check!(what.to_str() != Some("/etc/passwd"), "init has its caller's file open");
+    }
+    Ok(())
+}
