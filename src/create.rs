@@ -4,13 +4,13 @@ use crate::bundle::{self, Bundle};
 use crate::cli::{CreateArgs, Global, Outcome};
 use crate::{clock, log};
 use coracle_apply::cgroup::scope;
-use coracle_apply::{How, lifecycle, probe, relay, seal};
+use coracle_apply::{How, lifecycle, notify, probe, relay, seal};
 use coracle_plan::inputs::{CgroupMode, Host, Overlay, Request};
 use coracle_plan::oci::LinuxNamespaceType;
-use coracle_plan::steps::Plan;
+use coracle_plan::steps::{NOTIFY, Plan};
 use coracle_state::{Record, Stage, Unit, kept};
 use coracle_sys::signal;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// `coracle create`.
@@ -58,13 +58,34 @@ pub(crate) fn run_image(
         (Some(connect), Some(namespaces)) => connect(namespaces),
         _ => Ok(()),
     };
-    if let Err(message) = connected.and_then(|()| created.start(&plan).map_err(|f| f.to_string())) {
-        let _ = created.destroy(&plan.hooks.poststop);
-        return Err(message);
-    }
+    let started = connected.and_then(|()| {
+        let listening = notify::listen(&created.entry).map_err(|f| f.to_string())?;
+        created.start(&plan).map_err(|f| f.to_string())?;
+        Ok(listening)
+    });
+    let listening = match started {
+        Ok(listening) => listening,
+        Err(message) => {
+            let _ = created.destroy(&plan.hooks.poststop);
+            return Err(message);
+        }
+    };
     // Others may work on the container from here on.
     created.lock = None;
-    let Some(signals) = signals else { return Ok(0) };
+    let ready = listening.zip(notify_socket());
+    let Some(signals) = signals else {
+        let told = ready.map(|(socket, service)| {
+            notify::relay(&socket, &service, created.pidfd.as_fd(), created.record.pid)
+        });
+        return told.unwrap_or(Ok(())).map(|()| 0).map_err(|f| f.to_string());
+    };
+    if let Some((socket, service)) = ready {
+        let init =
+            created.pidfd.try_clone().map_err(|e| format!("waiting for the container to be ready: {e}"))?;
+        let pid = created.record.pid;
+        // Beside the relay of signals and the terminal. What it cannot tell, nobody waits for but the manager, in vain.
+        std::thread::spawn(move || notify::relay(&socket, &service, init.as_fd(), pid));
+    }
     let workload =
         relay::Workload { pidfd: &created.pidfd, pid: created.record.pid, master: created.master.as_ref() };
     let status = relay::wait(&workload, &signals).map_err(|f| f.to_string())?;
@@ -139,6 +160,10 @@ pub(crate) fn prepare(
     let root = global.state_root();
     let mut request = request(global, args, &bundle, detached);
     request.overlay = image.overlay.clone();
+    if notify_socket().is_some() {
+        request.notify = Some(root.join(&args.id).join(notify::DIRECTORY));
+        request.environment.push(format!("{NOTIFY}=/run/notify/{}", notify::SOCKET));
+    }
     let profile = bundle.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let key = profile.map(coracle_plan::seccomp_key);
     request.compiled = key.as_ref().and_then(|key| kept::get(&root, key));
@@ -191,6 +216,8 @@ fn request(global: &Global, args: &CreateArgs, bundle: &Bundle, detached: bool) 
         id: args.id.clone(),
         bundle: bundle.path.clone(),
         preserve_fds: args.preserve_fds + listen_fds(),
+        environment: listen_environment(),
+        notify: None,
         console_socket: args.console_socket.clone(),
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
@@ -223,6 +250,19 @@ pub(crate) fn listen_fds() -> u32 {
         (Some(n), Some(pid)) if pid == std::process::id() => n,
         _ => 0,
     }
+}
+
+/// The same for the workload, which is the first process that there is.
+pub(crate) fn listen_environment() -> Vec<String> {
+    match listen_fds() {
+        0 => Vec::new(),
+        n => vec![format!("LISTEN_FDS={n}"), "LISTEN_PID=1".into()],
+    }
+}
+
+/// The service manager that wants to know when the container is ready: sd_notify(3).
+pub(crate) fn notify_socket() -> Option<std::ffi::OsString> {
+    std::env::var_os(NOTIFY).filter(|path| !path.is_empty())
 }
 
 fn record(bundle: &Bundle, plan: &Plan, host: &Host, id: &str) -> Record {

@@ -66,6 +66,7 @@ fn request(args: &ExecArgs, record: &Record) -> Request {
     Request {
         id: record.id.clone(),
         bundle: record.bundle.clone(),
+        environment: crate::create::listen_environment(),
         preserve_fds: args.preserve_fds + crate::create::listen_fds(),
         console_socket: args.console_socket.clone(),
         foreground: !args.detach,

@@ -2,9 +2,10 @@
 
 use crate::cli::{Global, Outcome};
 use coracle_apply::failure::Failure;
-use coracle_apply::lifecycle;
+use coracle_apply::{lifecycle, notify};
 use coracle_plan::steps::Hooks;
 use coracle_state::{Entry, Error};
+use std::os::fd::AsFd;
 
 /// Finds a container.
 pub(crate) fn entry(global: &Global, id: &str) -> Result<Entry, String> {
@@ -28,12 +29,22 @@ pub(crate) fn start(global: &Global, id: &str) -> Outcome {
     let spec = spec(&entry);
     spec.as_ref().map_or(Ok(()), coracle_plan::startable).map_err(|r| format!("config.json: {r}"))?;
     let hooks = spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default();
-    lifecycle::start(&entry, &hooks).map(|()| 0).map_err(|f| {
+    let service = crate::create::notify_socket();
+    let listening = service.as_ref().and_then(|_| notify::listen(&entry).transpose()).transpose();
+    let listening = listening.map_err(|f| f.to_string())?;
+    lifecycle::start(&entry, &hooks).map_err(|f| {
         // runtime.md, Lifecycle, steps 7 and 9: a container whose hook failed is stopped, destroyed, and told poststop.
         let destroyed = if f.origin.starts_with("hooks.") { remove(global, &entry, true) } else { Ok(()) };
         crate::log::warnings(global, destroyed.err().as_slice());
         f.to_string()
-    })
+    })?;
+    if let Some((socket, service)) = listening.zip(service) {
+        let record = entry.record().map_err(|e| e.to_string())?;
+        if let Some(init) = record.init().map_err(|e| e.to_string())? {
+            notify::relay(&socket, &service, init.pidfd.as_fd(), record.pid).map_err(|f| f.to_string())?;
+        }
+    }
+    Ok(0)
 }
 
 /// `coracle kill`.

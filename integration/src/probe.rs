@@ -33,6 +33,7 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
         ["save-stdin", file] => save_stdin(file),
         ["spy"] => spy(false),
         ["overwrite"] => spy(true),
+        ["notify", text] => notify(text),
         ["connect", path] => print(&outcome(std::os::unix::net::UnixStream::connect(path).map(drop))),
         _ => ExitCode::from(64),
     }
@@ -44,6 +45,15 @@ fn print(value: &Value) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(74),
     }
+}
+
+/// Says something as sd_notify(3) does, and waits.
+fn notify(text: &str) -> ExitCode {
+    let service = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let said = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(text.as_bytes(), service));
+    print(&outcome(said.map(drop)));
+    wait()
 }
 
 fn wait() -> ExitCode {

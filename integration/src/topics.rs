@@ -2,6 +2,7 @@
 
 use crate::harness::Test;
 
+mod activation;
 mod cgroup;
 mod cli;
 mod console;
@@ -37,6 +38,7 @@ mod update;
 const TOPICS: &[(&str, &[Test])] = &[
     ("lifecycle", lifecycle::TESTS),
     ("state", state::TESTS),
+    ("activation", activation::TESTS),
     ("namespaces", namespaces::TESTS),
     ("net_devices", net_devices::TESTS),
     ("ids", ids::TESTS),

@@ -11,6 +11,7 @@ pub mod hooks;
 mod idmap;
 pub mod lifecycle;
 mod net_devices;
+pub mod notify;
 mod parent;
 mod pid_file;
 pub mod probe;

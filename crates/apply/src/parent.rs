@@ -5,6 +5,7 @@ use crate::cgroup::{Cgroup, scope};
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::net_devices::Moved;
+use crate::notify;
 use crate::rdt::{self, Resctrl};
 use crate::starting::Starting;
 use crate::step::root;
@@ -152,13 +153,14 @@ fn begin(
     how: &How,
     entry: &Entry,
     (joins, resctrl): (Vec<OwnedFd>, Option<Resctrl>),
-    opened: Vec<(usize, OwnedFd)>,
+    mut opened: Vec<(usize, OwnedFd)>,
     warnings: &mut Vec<String>,
 ) -> Result<Making> {
     let state = |e: coracle_state::Error| Failure::says(e.to_string());
     Cgroup::check(&plan.cgroup)?;
     entry.save(record).map_err(state)?;
     entry.write("config.json", how.config).map_err(state)?;
+    opened.extend(notify::make(plan, entry)?);
     let waiting = entry.waiting().map_err(state)?;
     let listener = match how.foreground {
         true => None,

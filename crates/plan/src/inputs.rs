@@ -29,6 +29,10 @@ pub struct Request {
     pub own_clocks: bool,
     /// Whether the caller has no rights over the machine's control groups (`--rootless`, or by its user id).
     pub rootless: bool,
+    /// What the caller's surroundings add to the workload's environment: NAME=VALUE.
+    pub environment: Vec<String>,
+    /// A directory to show at /run/notify, which will be there when mounts are made.
+    pub notify: Option<PathBuf>,
     /// Exec: the process cannot be born in the container's control group, and is moved there.
     pub moved_into_cgroup: bool,
 }

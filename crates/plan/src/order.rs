@@ -4,11 +4,11 @@ use crate::devices::Nodes;
 use crate::inputs::{Host, Request};
 use crate::mounts::Surroundings;
 use crate::problem::{Findings, Refusal};
-use crate::steps::{Act, Capabilities, Namespaces, Plan, Step, Terminal};
+use crate::steps::{Act, Bind, Capabilities, Mount, MountKind, NOTIFY, Namespaces, Plan, Step, Terminal};
 use crate::{
     affinity, cgroup, creds, devices, hooks, limits, mounts, namespaces, net_devices, process, rdt, seccomp,
 };
-use coracle_sys::libc;
+use coracle_sys::{libc, mount::attr};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Process, Spec};
 use std::ffi::CString;
 use std::path::Path;
@@ -385,6 +385,9 @@ fn root(
         for (mount, at) in mounts::plan(spec, &around, found) {
             out.push(Step { act: Act::Mount(Box::new(mount)), origin: at });
         }
+        if let Some(directory) = &request.notify {
+            out.push(step(Act::Mount(Box::new(notify(directory, found))), NOTIFY));
+        }
         let makes = host.capabilities & CAP_MKNOD != 0 && host.admin();
         let nodes = Nodes { user_namespace, given: namespaces.maps.as_ref().filter(|_| makes) };
         dev(spec, &around.rootfs, &nodes, &mut out, found);
@@ -412,6 +415,17 @@ fn root(
     }
     after_root(spec, propagation.filter(|_| own_mounts), &mut out, found);
     out
+}
+
+/// The directory of the socket that the container's sd_notify(3) writes to.
+fn notify(directory: &Path, found: &mut Findings) -> Mount {
+    let source = found.cstring(NOTIFY, directory.as_os_str().as_encoded_bytes());
+    Mount {
+        target: c"run/notify".into(),
+        what: MountKind::Bind(Bind { source, ..Bind::default() }),
+        attributes: (attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, 0),
+        ..Mount::default()
+    }
 }
 
 fn dev(spec: &Spec, rootfs: &Path, nodes: &Nodes, out: &mut Vec<Step>, found: &mut Findings) {
@@ -570,7 +584,7 @@ fn workload(
         sets.meanwhile = 0;
         launch.push(step(Act::Capabilities(sets), "process.capabilities"));
     }
-    launch.push(step(Act::Exec(process::program(process, found)), "process.args[0]"));
+    launch.push(step(Act::Exec(process::program(process, &request.environment, found)), "process.args[0]"));
     launch
 }
 

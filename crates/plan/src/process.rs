@@ -36,8 +36,8 @@ fn environment(list: &[String]) -> Vec<(usize, &str)> {
     out
 }
 
-/// The program of a process.
-pub fn program(process: &Process, found: &mut Findings) -> Program {
+/// The program of a process, with what is added to its environment.
+pub fn program(process: &Process, added: &[String], found: &mut Findings) -> Program {
     let args = process.args().as_deref().unwrap_or(&[]);
     if args.is_empty() {
         found.problem(
@@ -52,7 +52,9 @@ pub fn program(process: &Process, found: &mut Findings) -> Program {
         .enumerate()
         .map(|(i, a)| found.cstring(&format!("process.args[{i}]"), a.as_str()))
         .collect();
-    let env = environment(process.env().as_deref().unwrap_or(&[]));
+    let given = process.env().as_deref().unwrap_or(&[]);
+    let all = [given, added].concat();
+    let env = environment(&all);
     let env = env.into_iter().map(|(i, e)| found.cstring(&format!("process.env[{i}]"), e)).collect();
     if !process.cwd().is_absolute() {
         found.problem(

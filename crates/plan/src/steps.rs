@@ -303,6 +303,9 @@ pub enum IdSource {
     Joined(usize),
 }
 
+/// The origin of the mount of the notification socket's directory: the variable of sd_notify(3).
+pub const NOTIFY: &str = "NOTIFY_SOCKET";
+
 /// A device node.
 #[derive(Debug, Clone)]
 pub struct Device {

@@ -12,7 +12,7 @@ use coracle_sys::{Errno, fs, libc, process};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -295,6 +295,7 @@ impl Entry {
         for file in again.and_then(|d| fs::read_dir(d.as_fd())).map_err(failed)? {
             match fs::unlinkat(self.dir(), &file, 0) {
                 Ok(()) | Err(Errno::ENOENT) => {}
+                Err(Errno::EISDIR) => remove_directory(self.dir(), &file).map_err(failed)?,
                 Err(e) => return Err(failed(e)),
             }
         }
@@ -303,6 +304,16 @@ impl Entry {
             Err(e) => Err(failed(e)),
         }
     }
+}
+
+/// A directory of files only.
+fn remove_directory(at: BorrowedFd, name: &CStr) -> std::result::Result<(), Errno> {
+    let flags = libc::O_DIRECTORY | libc::O_RDONLY | libc::O_NOFOLLOW;
+    let directory = fs::openat(at, name, flags, 0)?;
+    for file in fs::read_dir(directory.as_fd())? {
+        fs::unlinkat(directory.as_fd(), &file, 0)?;
+    }
+    fs::unlinkat(at, name, libc::AT_REMOVEDIR)
 }
 
 /// Held while a command works on a container; released when dropped.
