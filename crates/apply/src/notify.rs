@@ -75,7 +75,7 @@ pub fn relay(listening: &OwnedFd, service: &OsStr, init: BorrowedFd, pid: i32) -
 
 fn tell(service: &OsStr, pid: i32) -> Result<()> {
     let failed = |e: std::io::Error| {
-        Failure::says(format!("telling {} that the container is ready: {e}", service.display()))
+        Failure::says(format!("telling {} that the container is ready: {e}", service.to_string_lossy()))
     };
     let socket = UnixDatagram::unbound().map_err(failed)?;
     match service.as_bytes().strip_prefix(b"@") {
@@ -86,7 +86,7 @@ fn tell(service: &OsStr, pid: i32) -> Result<()> {
     // In one message: a manager that has seen the first knows the second.
     socket.send(format!("MAINPID={pid}\nREADY=1").as_bytes()).map_err(failed)?;
     // Without a barrier the manager might look who sent it after this process has ended: sd_notify_barrier(3).
-    let doing = || format!("waiting for {} to read the message", service.display());
+    let doing = || format!("waiting for {} to read the message", service.to_string_lossy());
     let (read, write) = poll::pipe().doing(doing)?;
     socket::send_fds(socket.as_fd(), b"BARRIER=1", &[write.as_fd()]).doing(doing)?;
     drop(write);
