@@ -50,6 +50,11 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
     let plan = coracle_plan::exec(&process, &spec, &probe::host(), &request, init, record.cgroup.clone())
         .map_err(|r| r.to_string())?;
     log::debug(global, || coracle_plan::show::show(&plan));
+    if !plan.first_cpus.is_empty() {
+        // As one number, the way callers look for it.
+        let mask: String = plan.first_cpus.iter().rev().map(|word| format!("{word:016x}")).collect();
+        log::debug(global, || format!("initial CPU affinity: 0x{}", mask.trim_start_matches('0')));
+    }
     let how = exec::ExecHow {
         pid_file: args.pid_file.as_deref(),
         preserve_fds: request.preserve_fds,

@@ -20,6 +20,33 @@ tests! {
     a_link_is_the_target known "runc": "the option is crun's" known "crun": "not before 1.9";
     long_options_are_no_trouble known "crun": "an overlay of many layers needs a page";
     an_overlay_shows_both_layers;
+    times_of_access_are_as_the_kernel_says known "crun": "1.21 cannot set rstrictatime";
+}
+
+/// mount(2): without the flag of relatime, and none of the others, the kernel has relatime.
+fn times_of_access_are_as_the_kernel_says(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let volume = ctx.dir.join("volume");
+    fs::create_dir(&volume)?;
+    let words = [
+        ("noatime", Some("noatime")),
+        ("strictatime", None),
+        ("norelatime", Some("relatime")),
+        ("nostrictatime", Some("relatime")),
+        ("rstrictatime", None),
+        ("rnorelatime", Some("relatime")),
+    ];
+    for (word, _) in words {
+        bundle.mount("bind", path(&volume), &format!("/tmp/{word}"), &["rbind", word]);
+    }
+    let container = ctx.started(&bundle)?;
+    for (word, wanted) in words {
+        let mount = look::mount_at(container.pid, &format!("/tmp/{word}"))?;
+        for option in ["noatime", "relatime"] {
+            check_eq!(mount.has(option), wanted == Some(option), "{option} with {word}");
+        }
+    }
+    Ok(())
 }
 
 fn a_read_only_dev_still_gets_its_devices(ctx: &Ctx) -> Result {

@@ -39,9 +39,10 @@ pub(super) fn meaning(word: &str) -> Option<Meaning> {
         "diratime" => Clear(attr::NODIRATIME),
         "nosymfollow" => Set(attr::NOSYMFOLLOW),
         "symfollow" => Clear(attr::NOSYMFOLLOW),
-        "relatime" | "atime" | "nostrictatime" => Atime(attr::RELATIME),
+        // Without the flag of relatime the kernel has relatime, all the same: mount(2).
+        "relatime" | "atime" | "norelatime" | "nostrictatime" => Atime(attr::RELATIME),
         "noatime" => Atime(attr::NOATIME),
-        "strictatime" | "norelatime" => Atime(attr::STRICTATIME),
+        "strictatime" => Atime(attr::STRICTATIME),
         "bind" => Bind(false),
         "rbind" => Bind(true),
         "private" => Propagation(libc::MS_PRIVATE, false),
