@@ -167,8 +167,7 @@ fn bits(list: &str) -> Option<Value> {
     (!bytes.is_empty()).then(|| Value::bytes(&bytes))
 }
 
-/// A line of io.max, such as `8:0 rbps=1048576 wiops=max`. systemd clears the file when another unit comes or goes, unless it knows
-/// the limits; it finds the device by the numbers in the name alone.
+/// A line of io.max, such as `8:0 rbps=1048576 wiops=max`. systemd finds the device by the numbers in the name alone.
 fn throttles(line: &str, out: &mut Vec<Property>) {
     let mut words = line.split_whitespace();
     let device = words.next().unwrap_or_default();
