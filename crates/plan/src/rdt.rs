@@ -106,6 +106,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_replaced_is_said() {
+        for field in ["enableCMT", "enableMBM"] {
+            let text = format!(r#"{{"ociVersion":"1.3.0","linux":{{"intelRdt":{{"{field}":true}}}}}}"#);
+            let (spec, _) = crate::config::parse(text.as_bytes()).expect("read");
+            let mut found = Findings::default();
+            plan(&spec, "c1", &mut found);
+            assert_eq!((found.problems.len(), found.warnings.len()), (0, 1), "{field}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         for (fields, at) in [
             (r#""closID":"a/b""#, "closID"),

@@ -30,6 +30,8 @@ tests! {
     a_group_in_use_is_refused_and_left_alone known "crun": "shares it";
     sub_cgroups_are_removed_with_it [Need::CgroupV2];
     kill_reaches_forks_of_forks;
+    a_huge_page_limit_is_set [Need::CgroupV2, Need::Controller("hugetlb"), Need::Controller("memory")];
+    io_limits_are_set [Need::CgroupV2, Need::Controller("io")];
     a_systemd_scope_holds_the_container [Need::Systemd, Need::CgroupV2];
 }
 
@@ -282,4 +284,38 @@ fn kill_reaches_forks_of_forks(ctx: &Ctx) -> Result {
     until("the cgroup is empty", || {
         Ok(fs::read_to_string(group.join("cgroup.procs"))?.is_empty().then_some(()))
     })
+}
+
+/// Every size that the kernel has: use, and reservations where it counts them.
+fn a_huge_page_limit_is_set(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 8_388_608}]));
+    let container = ctx.started(&bundle)?;
+    for file in ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"] {
+        check_eq!(look::cgroup_file(container.pid, "hugetlb", file)?, "8388608", "{file}");
+    }
+    Ok(())
+}
+
+/// On the first disk of the machine.
+fn io_limits_are_set(ctx: &Ctx) -> Result {
+    let disks = fs::read_dir("/sys/block")?.flatten();
+    let mut devices = disks.filter(|disk| disk.path().join("device").exists());
+    let disk = devices.next().ok_or("the machine has no disk")?;
+    let device = fs::read_to_string(disk.path().join("dev"))?.trim().to_owned();
+    let (major, minor) = device.split_once(':').ok_or("a device number")?;
+    let (major, minor): (u64, u64) = (major.parse()?, minor.parse()?);
+    let rate = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
+    let mut bundle = ctx.waiting()?;
+    bundle.set(
+        "/linux/resources/blockIO",
+        json!({
+            "throttleReadBpsDevice": rate(1_048_576), "throttleWriteBpsDevice": rate(2_097_152),
+            "throttleReadIOPSDevice": rate(100), "throttleWriteIOPSDevice": rate(200),
+        }),
+    );
+    let container = ctx.started(&bundle)?;
+    let line = format!("{device} rbps=1048576 wbps=2097152 riops=100 wiops=200");
+    check_eq!(look::cgroup_file(container.pid, "io", "io.max")?, line, "io.max");
+    Ok(())
 }

@@ -21,6 +21,7 @@ tests! {
     create_runs_nothing_of_the_user;
     without_a_process_it_is_created_and_cannot_start
         known "runc": "create wants a process" known "crun": "create wants a process";
+    what_other_platforms_have_is_passed_over;
     start_twice_is_refused;
     start_of_a_stopped_container_is_refused;
     kill_takes_every_spelling_of_a_signal;
@@ -199,6 +200,19 @@ fn without_a_process_it_is_created_and_cannot_start(ctx: &Ctx) -> Result {
     let output = ctx.run(&bundle)?;
     check!(output.code != 0, "run succeeds");
     check!(output.stderr().contains("process: is missing"), "message: {}", output.stderr());
+    Ok(())
+}
+
+/// config.md, Extensibility, Platform-specific configuration.
+fn what_other_platforms_have_is_passed_over(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("echo on")?;
+    for platform in ["freebsd", "solaris", "vm", "windows", "zos"] {
+        bundle.set(&format!("/{platform}"), json!({}));
+    }
+    bundle.set("/vm/kernel/path", json!("/boot/kernel"));
+    bundle.set("/windows/layerFolders", json!(["C:\\layer"]));
+    bundle.set("/process/commandLine", json!("cmd /c exit")).set("/process/user/username", json!("somebody"));
+    check_eq!(ctx.stdout(&bundle)?, "on", "output");
     Ok(())
 }
 

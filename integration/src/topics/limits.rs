@@ -14,6 +14,11 @@ tests! {
     a_user_namespace_is_no_obstacle [Need::Capability("CAP_SYS_RESOURCE", 24)];
     without_resctrl_its_groups_are_refused [Need::NoFile("/sys/fs/resctrl/schemata")];
     a_scheduler_flag_of_every_name_holds known "runc": "shows none of 1.1" known "crun": "knows none of 1.21";
+    each_scheduling_policy_holds [Need::Capability("CAP_SYS_NICE", 23)];
+    the_io_priority_of_init_holds;
+    a_personality_holds;
+    a_memory_policy_holds [Need::File("/proc/self/numa_maps")]
+        known "runc": "from 1.4 on" known "crun": "from 1.26 on";
 }
 
 fn each_rlimit_is_set(ctx: &Ctx) -> Result {
@@ -101,5 +106,77 @@ fn a_scheduler_flag_of_every_name_holds(ctx: &Ctx) -> Result {
     let told = std::process::Command::new("chrt").args(["--pid", &container.pid.to_string()]).output()?;
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     check!(told.contains("SCHED_BATCH|SCHED_RESET_ON_FORK"), "chrt: {told}");
+    Ok(())
+}
+
+/// What a tool of util-linux says of a process.
+fn told(tool: &str, pid: u32) -> Result<String> {
+    let output = std::process::Command::new(tool).args(["-p", &pid.to_string()]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn each_scheduling_policy_holds(ctx: &Ctx) -> Result {
+    let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 20_000_000, "period": 30_000_000});
+    for (scheduler, words) in [
+        (json!({"policy": "SCHED_FIFO", "priority": 7}), &["SCHED_FIFO", "priority: 7"][..]),
+        (json!({"policy": "SCHED_RR", "priority": 3}), &["SCHED_RR", "priority: 3"]),
+        (json!({"policy": "SCHED_IDLE"}), &["SCHED_IDLE"]),
+        (deadline, &["SCHED_DEADLINE", "1000000/20000000/30000000"]),
+    ] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/process/scheduler", scheduler.clone());
+        let container = ctx.started(&bundle)?;
+        let told = told("chrt", container.pid)?;
+        check!(words.iter().all(|word| told.contains(word)), "chrt after {scheduler}: {told}");
+    }
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": 11}));
+    let container = ctx.started(&bundle)?;
+    // proc_pid_stat(5): the nice value is field 19; the name before it ends with a parenthesis.
+    let stat = look::proc(container.pid, "stat")?;
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    check_eq!(fields.split_whitespace().nth(16), Some("11"), "nice value");
+    Ok(())
+}
+
+fn the_io_priority_of_init_holds(ctx: &Ctx) -> Result {
+    for (class, priority, wanted) in
+        [("IOPRIO_CLASS_BE", 6, "best-effort: prio 6"), ("IOPRIO_CLASS_RT", 2, "realtime: prio 2")]
+    {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/process/ioPriority", json!({"class": class, "priority": priority}));
+        let container = ctx.started(&bundle)?;
+        check_eq!(told("ionice", container.pid)?.trim(), wanted, "ionice after {class}");
+    }
+    Ok(())
+}
+
+fn a_personality_holds(ctx: &Ctx) -> Result {
+    // The byte of the domain: personality(2), linux/personality.h. A shell of 64 bits runs in either.
+    for (domain, wanted) in [("LINUX", "00"), ("LINUX32", "08")] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/linux/personality", json!({"domain": domain}));
+        let container = ctx.started(&bundle)?;
+        let seen = look::proc(container.pid, "personality")?;
+        check!(seen.trim().ends_with(wanted), "personality after {domain}: {seen}");
+    }
+    Ok(())
+}
+
+fn a_memory_policy_holds(ctx: &Ctx) -> Result {
+    for (policy, wanted) in [
+        (json!({"mode": "MPOL_BIND", "nodes": "0"}), "bind:0"),
+        (json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}), "bind=static:0"),
+        (json!({"mode": "MPOL_PREFERRED", "nodes": "0"}), "prefer:0"),
+    ] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/linux/memoryPolicy", policy.clone());
+        let container = ctx.started(&bundle)?;
+        let maps = look::proc(container.pid, "numa_maps")?;
+        check!(
+            maps.lines().all(|line| line.split_whitespace().nth(1) == Some(wanted)),
+            "numa_maps after {policy}: {maps}"
+        );
+    }
     Ok(())
 }

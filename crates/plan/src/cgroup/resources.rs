@@ -343,6 +343,47 @@ mod tests {
     }
 
     #[test]
+    fn what_only_v1_has() {
+        for (json, files) in [
+            (
+                r#"{"memory":{"swappiness":60,"disableOOMKiller":true,"useHierarchy":true}}"#,
+                "memory.swappiness=60 memory.oom_control=1 memory.use_hierarchy=1",
+            ),
+            (
+                r#"{"cpu":{"realtimeRuntime":5,"realtimePeriod":10}}"#,
+                "cpu.rt_period_us=10 cpu.rt_runtime_us=5",
+            ),
+            (
+                r#"{"network":{"classID":7,"priorities":[{"name":"eth0","priority":3}]}}"#,
+                "net_cls.classid=7 net_prio.ifpriomap=eth0 3",
+            ),
+            (
+                r#"{"blockIO":{"leafWeight":10,"weightDevice":[{"major":8,"minor":0,"leafWeight":20}]}}"#,
+                "blkio.leaf_weight=10 blkio.leaf_weight_device=8:0 20",
+            ),
+        ] {
+            assert_eq!(of(json, CgroupMode::Legacy).expect(json).join(" "), files, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_said() {
+        let (both, v2) = ([CgroupMode::Unified, CgroupMode::Legacy].as_slice(), &[CgroupMode::Unified]);
+        for (json, modes) in [
+            (r#"{"memory":{"kernel":64}}"#, both),
+            (r#"{"memory":{"kernelTCP":64}}"#, both),
+            (r#"{"memory":{"swappiness":60}}"#, v2),
+            (r#"{"memory":{"disableOOMKiller":true}}"#, v2),
+        ] {
+            for mode in modes {
+                let mut found = Findings::default();
+                let list = writes(&serde_json::from_str(json).expect("resources"), *mode, &mut found);
+                assert_eq!((list.len(), found.warnings.len()), (0, 1), "{json}, {mode:?}");
+            }
+        }
+    }
+
+    #[test]
     fn unified_overrides() {
         let json =
             r#"{"memory":{"limit":64},"unified":{"memory.max":"99","io.max":"8:0 rbps=1\n8:16 wbps=2\n"}}"#;
