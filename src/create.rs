@@ -202,12 +202,13 @@ fn make(
         pidfd_socket: args.pidfd_socket.as_deref(),
         namespaces: image.network.is_some(),
     };
-    let created =
-        coracle_apply::create(&plan, record, &how, systemd, &mut warnings).map_err(|f| f.to_string())?;
+    let created = coracle_apply::create(&plan, record, &how, systemd, &mut warnings);
+    // Also of one that failed: what was left out may be why.
+    log::warnings(global, &warnings);
+    let created = created.map_err(|f| f.to_string())?;
     if let (Some(key), None, Some(filter)) = (&key, &request.compiled, plan.filter()) {
         kept::put(&root, key, &filter.program);
     }
-    log::warnings(global, &warnings);
     Ok((created, plan))
 }
 

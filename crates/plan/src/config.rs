@@ -124,15 +124,22 @@ fn without_unknown_capabilities(whole: &mut Value) -> Vec<String> {
     let sets = whole.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
     for (set, list) in sets.into_iter().flatten() {
         let Some(list) = list.as_array_mut() else { continue };
-        list.retain(|name| {
-            let known = !name.is_string() || serde_json::from_value::<Capability>(name.clone()).is_ok();
-            if !known {
-                warnings.push(format!(
-                    "process.capabilities.{set}: {name} is not a capability that this build knows; left out"
-                ));
+        let mut unknown: Vec<String> = Vec::new();
+        list.retain(|name| match name.as_str() {
+            Some(word) if serde_json::from_value::<Capability>(name.clone()).is_err() => {
+                unknown.push(word.to_owned());
+                false
             }
-            known
+            _ => true,
         });
+        unknown.dedup();
+        if !unknown.is_empty() {
+            // runc's words, which callers look for.
+            warnings.push(format!(
+                "process.capabilities.{set}: ignoring unknown or unavailable capabilities: [{}]",
+                unknown.join(" ")
+            ));
+        }
     }
     warnings
 }

@@ -225,7 +225,7 @@ pub fn act(step: &Step) -> String {
         Act::Domainname(name) => format!("set the domain name {:?}", String::from_utf8_lossy(name)),
         Act::Rlimit(resource, soft, hard) => format!("limit resource {resource} to {soft}, at most {hard}"),
         Act::Umask(mask) => format!("set the umask {mask:04o}"),
-        Act::Bounding(keep) => format!("bound capabilities to: {}", capabilities(*keep)),
+        Act::Bounding(keep, _) => format!("bound capabilities to: {}", capabilities(*keep)),
         Act::Ids(uid, gid, groups) => {
             format!("become user {uid}, group {gid}, further groups {:?}", groups.as_deref().unwrap_or(&[]))
         }

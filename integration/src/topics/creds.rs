@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::{Container, Ctx, Need, Result, check, check_eq, context::path, look, tests};
 
 tests! {
+    what_is_inheritable_need_not_be_bounded known "runc": "refused by the kernel" known "crun": "refused by the kernel";
     each_capability_set_is_as_asked;
     no_capabilities_means_none;
     a_user_keeps_only_ambient_capabilities;
@@ -55,6 +56,19 @@ fn each_capability_set_is_as_asked(ctx: &Ctx) -> Result {
     bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
     let container = ctx.started(&bundle)?;
     let want = [CHOWN | KILL | NET_BIND_SERVICE | NET_RAW, KILL, KILL, KILL | NET_BIND_SERVICE, KILL];
+    check_eq!(sets(container.pid)?, want, "bounding, effective, permitted, inheritable, ambient");
+    Ok(())
+}
+
+fn what_is_inheritable_need_not_be_bounded(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set(
+        "/process/capabilities",
+        json!({"bounding": ["CAP_NET_RAW"], "inheritable": ["CAP_KILL", "CAP_NET_RAW"]}),
+    );
+    bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let container = ctx.started(&bundle)?;
+    let want = [NET_RAW, 0, 0, KILL | NET_RAW, 0];
     check_eq!(sets(container.pid)?, want, "bounding, effective, permitted, inheritable, ambient");
     Ok(())
 }
