@@ -32,10 +32,26 @@ pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
     };
     absent_pids_limit(&mut read.0, bytes);
     other_case(&mut read.0, bytes);
+    read.1.extend(replaced(&read.0, bytes));
     if required::doubtful(&read.0, bytes) {
         complete(&value(bytes)?)?;
     }
     Ok(read)
+}
+
+/// config-linux.md, IntelRdt: two flags of older versions, which oci-spec's types look for by other names.
+fn replaced(spec: &Spec, bytes: &[u8]) -> Vec<String> {
+    if spec.linux().as_ref().is_none_or(|l| l.intel_rdt().is_none()) {
+        return Vec::new();
+    }
+    let whole: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let asked = |name: &&str| whole["linux"]["intelRdt"][*name] == true;
+    let said = |name| {
+        format!(
+            "linux.intelRdt.{name}: was replaced by enableMonitoring (config-linux.md, IntelRdt); left out"
+        )
+    };
+    ["enableCMT", "enableMBM"].into_iter().filter(asked).map(said).collect()
 }
 
 /// Nothing is left out that the specification demands.
@@ -247,6 +263,14 @@ mod tests {
     #[test]
     fn broken_json_has_line_and_column() {
         assert!(problem("{\n  \"ociVersion\": }").contains("line 2 column"));
+    }
+
+    #[test]
+    fn what_was_replaced_is_said() {
+        for (field, warnings) in [("enableCMT", 1), ("enableMBM", 1), ("enableMonitoring", 0)] {
+            let text = format!(r#"{{"ociVersion":"1.0.2","linux":{{"intelRdt":{{"{field}":true}}}}}}"#);
+            assert_eq!(parse(text.as_bytes()).expect("read").1.len(), warnings, "{field}");
+        }
     }
 
     #[test]

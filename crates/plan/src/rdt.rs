@@ -3,7 +3,7 @@
 
 use crate::problem::Findings;
 use crate::steps::{Class, Rdt};
-use oci_spec::runtime::{LinuxIntelRdt, Spec};
+use oci_spec::runtime::Spec;
 
 const SECTION: &str = "config-linux.md, IntelRdt";
 
@@ -29,7 +29,6 @@ pub(crate) fn plan(spec: &Spec, id: &str, found: &mut Findings) -> Option<Rdt> {
         Some(_) => Class::Shared,
     };
     check_class(named.unwrap_or_default(), found);
-    deprecated(asked, found);
     Some(Rdt {
         directory: named.map_or(id, |c| c.trim_start_matches('/')).to_owned(),
         class,
@@ -58,13 +57,6 @@ fn check_class(name: &str, found: &mut Findings) {
             SECTION,
             "use one word, or / for the default class",
         );
-    }
-}
-
-#[allow(deprecated, reason = "to say that they are")]
-fn deprecated(asked: &LinuxIntelRdt, found: &mut Findings) {
-    if asked.enable_cmt() == &Some(true) || asked.enable_mbm() == &Some(true) {
-        found.warn("linux.intelRdt: enableCMT and enableMBM were replaced by enableMonitoring (config-linux.md, IntelRdt); left out");
     }
 }
 
@@ -103,17 +95,6 @@ mod tests {
             Some(("gold".into(), Class::Shared, None))
         );
         assert_eq!(class(r#""closID":"/""#), Some((String::new(), Class::Existing, None)));
-    }
-
-    #[test]
-    fn what_was_replaced_is_said() {
-        for field in ["enableCMT", "enableMBM"] {
-            let text = format!(r#"{{"ociVersion":"1.3.0","linux":{{"intelRdt":{{"{field}":true}}}}}}"#);
-            let (spec, _) = crate::config::parse(text.as_bytes()).expect("read");
-            let mut found = Findings::default();
-            plan(&spec, "c1", &mut found);
-            assert_eq!((found.problems.len(), found.warnings.len()), (0, 1), "{field}");
-        }
     }
 
     #[test]
