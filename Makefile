@@ -4,7 +4,7 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 CARGO_TARGET_DIR ?= target
 BINARY = $(CARGO_TARGET_DIR)/$(TRIPLE)/release/coracle
 
-.PHONY: build check test conformance engines bench layout demo vm-shell install clean
+.PHONY: build check test mutation conformance engines bench layout demo vm-shell install clean
 
 build:
 	integration/setup build
@@ -16,6 +16,10 @@ check:
 
 test:
 	integration/test
+
+# Does a test notice when a setter does nothing? One after the other; not part of CI.
+mutation:
+	integration/mutation
 
 # The specification's own suite, against runc and Coracle; writes docs/conformance.md.
 conformance: build

@@ -34,7 +34,7 @@ tests! {
     a_false_procfs_leaves_nothing_writable;
     what_is_made_in_the_root_stays_in_it;
     no_program_of_the_image_is_run_outside;
-    a_fifo_for_a_passwd_does_not_hang known "runc": "1.1 opens it" known "crun": "opens it";
+    a_fifo_for_a_passwd_does_not_hang known "runc": "opens it" known "crun": "opens it";
     a_passwd_without_end_is_not_read_to_the_end;
     a_mount_point_with_a_name_for_criu_is_not_dumped [Need::Command("checkpoint"), Need::File("/usr/sbin/criu")];
 }

@@ -11,7 +11,7 @@ tests! {
     an_id_that_is_a_path_is_refused_everywhere known "crun": "before 1.28 delete removes the parent";
     a_cgroup_path_with_dots_stays_below;
     exec_joins_no_control_group_beside [Need::CgroupV2] known "crun": "before 1.29";
-    a_user_of_exec_is_a_number_or_refused known "runc": "1.5 takes 1a for 1" known "crun": "before 1.27 1 is root";
+    a_user_of_exec_is_a_number_or_refused known "runc": "a number that is too large is a name to it" known "crun": "before 1.27 1 is root";
     what_spec_writes_has_nothing_inheritable [Need::Command("spec")] known "crun": "1.21 writes ambient ones";
     long_values_arrive_whole_or_are_refused
         known "crun": "1.21 leaves the control group of a refused create";
