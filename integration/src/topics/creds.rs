@@ -21,6 +21,7 @@ tests! {
     exactly_three_files_are_open;
     preserved_files_are_kept_and_no_others;
     a_leaked_file_does_not_reach_the_workload;
+    no_signal_is_blocked;
     arguments_arrive_as_they_are;
     oom_score_is_set;
     an_unknown_capability_is_never_granted known "crun": "old versions fail";
@@ -220,6 +221,20 @@ fn preserved_files_are_kept_and_no_others(ctx: &Ctx) -> Result {
 fn a_leaked_file_does_not_reach_the_workload(ctx: &Ctx) -> Result {
     let report = report_with(ctx, &[], "3</etc 9</etc")?;
     check_eq!(descriptors(&report), ["0", "1", "2"], "open files");
+    Ok(())
+}
+
+/// A program inherits what its caller blocks, unless the runtime sees to it: execve(2).
+fn no_signal_is_blocked(ctx: &Ctx) -> Result {
+    let bundle = ctx.bundle()?;
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let mut command = std::process::Command::new("/usr/bin/env");
+    command.arg("--block-signal=USR2").arg(&ctx.runtime).arg("--root").arg(ctx.state_root());
+    command.args(["run", "--bundle", path(&bundle.dir), &container.id]).stdin(std::process::Stdio::null());
+    let output = ctx.finish(command)?.succeeded("run")?;
+    let report: Value = serde_json::from_str(&output.stdout())?;
+    check_eq!(report["status"]["SigBlk"], json!("0000000000000000"), "blocked signals");
     Ok(())
 }
 

@@ -172,10 +172,13 @@ fn tmpfs_options_are_in_force(ctx: &Ctx) -> Result {
 }
 
 fn tmpcopyup_copies_what_was_there(ctx: &Ctx) -> Result {
-    let mut bundle = ctx.shell("cat /var/there; echo more > /var/more")?;
-    fs::write(bundle.rootfs().join("var/there"), "copied")?;
+    let mut bundle = ctx.shell("cat /var/there; echo more > /var/more; stat -c ' %a %u' /var/there")?;
+    let there = bundle.rootfs().join("var/there");
+    fs::write(&there, "copied")?;
+    fs::set_permissions(&there, std::os::unix::fs::PermissionsExt::from_mode(0o754))?;
+    std::os::unix::fs::chown(&there, Some(1000), Some(1000))?;
     bundle.mount("tmpfs", "tmpfs", "/var", &["tmpcopyup"]);
-    check_eq!(ctx.stdout(&bundle)?, "copied", "the file from below the tmpfs");
+    check_eq!(ctx.stdout(&bundle)?, "copied 754 1000", "the file from below the tmpfs, its mode and owner");
     check!(!bundle.rootfs().join("var/more").exists(), "the write went through to the rootfs");
     Ok(())
 }
