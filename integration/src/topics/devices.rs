@@ -19,6 +19,7 @@ tests! {
     the_order_of_rules_counts;
     access_letters_count;
     default_devices_stay_allowed;
+    a_default_device_that_is_another_is_refused known "runc": "takes what is there" known "crun": "takes what is there";
     an_unknown_type_of_device_is_refused;
     a_null_stream_is_the_containers_own known "crun": "is the host's";
 }
@@ -146,6 +147,18 @@ fn default_devices_stay_allowed(ctx: &Ctx) -> Result {
         check_eq!(ctx.stdout(&bundle)?, "0", "errno of opening /dev/{device}");
     }
     Ok(())
+}
+
+/// An image without a mount on /dev brings nodes along: what is named zero must be it.
+fn a_default_device_that_is_another_is_refused(ctx: &Ctx) -> Result {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let mut bundle = ctx.waiting()?;
+    bundle.remove("/linux/maskedPaths");
+    if let Some(mounts) = bundle.spec["mounts"].as_array_mut() {
+        mounts.retain(|mount| !mount["destination"].as_str().is_some_and(|at| at.starts_with("/dev")));
+    }
+    mknod(&bundle.rootfs().join("dev/zero"), SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, 7))?;
+    ctx.refused(&bundle, &["zero"]).map(drop)
 }
 
 fn an_unknown_type_of_device_is_refused(ctx: &Ctx) -> Result {

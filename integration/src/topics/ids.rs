@@ -10,6 +10,7 @@ tests! {
     mappings_are_written_as_asked;
     root_of_a_user_namespace_is_a_host_user;
     user_within_a_user_namespace_is_mapped;
+    an_id_that_is_not_mapped_is_refused;
     umask_is_set;
     umask_defaults_to_0022;
     an_id_beyond_32_bits_is_refused;
@@ -69,6 +70,20 @@ fn user_within_a_user_namespace_is_mapped(ctx: &Ctx) -> Result {
     bundle.user_namespace(300_000, 65_536)?.set("/process/user", json!({"uid": 1000, "gid": 1000}));
     let container = ctx.started(&bundle)?;
     check_eq!(look::status(container.pid, "Uid")?, "301000 301000 301000 301000", "uid from outside");
+    Ok(())
+}
+
+fn an_id_that_is_not_mapped_is_refused(ctx: &Ctx) -> Result {
+    for (pointer, value) in [
+        ("/process/user/uid", json!(1000)),
+        ("/process/user/gid", json!(1000)),
+        ("/process/user/additionalGids", json!([1000])),
+    ] {
+        let mut bundle = ctx.waiting()?;
+        bundle.user_namespace(300_000, 1000)?.set(pointer, value);
+        let words: &[&str] = if ctx.kind == "coracle" { &["1000 is not mapped"] } else { &[] };
+        ctx.refused(&bundle, words).map_err(|e| format!("{pointer}: {e}"))?;
+    }
     Ok(())
 }
 
