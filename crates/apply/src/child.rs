@@ -279,9 +279,7 @@ impl Child<'_> {
                 namespace::setdomainname(name).doing(|| "setting the domain name".into())
             }
             Act::Rlimit(resource, soft, hard) => limit_resource(0, *resource, *soft, *hard),
-            Act::Scheduler(what) => {
-                limits::sched_setattr(what).doing(|| format!("setting the scheduler to {what:?}"))
-            }
+            Act::Scheduler(what) => limits::sched_setattr(what).doing(|| scheduling(what.policy)),
             Act::Cpus(set) => limits::sched_setaffinity(set)
                 .doing(|| "choosing the CPUs to run on (sched_setaffinity)".into()),
             Act::IoPriority(class, level) => {
@@ -503,6 +501,19 @@ impl Child<'_> {
 /// Keeps others of the same user away from this process's memory and descriptors (CVE-2016-9962).
 fn hide() -> Result<()> {
     process::set_dumpable(false).doing(|| "making this process untraceable".into())
+}
+
+/// What is being done, for the message. On cgroup v1 a group has no real-time share before somebody gives it one.
+fn scheduling(policy: u32) -> String {
+    const NAMES: [&str; 7] =
+        ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "4", "SCHED_IDLE", "SCHED_DEADLINE"];
+    let name = NAMES.get(policy as usize).copied().unwrap_or("unknown");
+    let hint = match policy {
+        1 | 2 => " (it wants CAP_SYS_NICE, and on cgroup v1 a group with cpu.rt_runtime_us)",
+        6 => " (it wants CAP_SYS_NICE, and a runtime that the processors have left)",
+        _ => "",
+    };
+    format!("setting the scheduling policy {name}{hint}")
 }
 
 fn host_proc() -> coracle_sys::Result<OwnedFd> {

@@ -14,7 +14,7 @@ tests! {
     a_user_namespace_is_no_obstacle [Need::Capability("CAP_SYS_RESOURCE", 24)];
     without_resctrl_its_groups_are_refused [Need::NoFile("/sys/fs/resctrl/schemata")];
     a_scheduler_flag_of_every_name_holds known "runc": "shows none of 1.1" known "crun": "knows none of 1.21";
-    each_scheduling_policy_holds [Need::Capability("CAP_SYS_NICE", 23)];
+    each_scheduling_policy_holds [Need::Capability("CAP_SYS_NICE", 23), Need::CgroupV2];
     the_io_priority_of_init_holds;
     a_personality_holds;
     a_memory_policy_holds [Need::File("/proc/self/numa_maps")]
@@ -115,6 +115,7 @@ fn told(tool: &str, pid: u32) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// On cgroup v1 a group's share of real time is nothing: sched(7), Real-time group scheduling.
 fn each_scheduling_policy_holds(ctx: &Ctx) -> Result {
     let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 20_000_000, "period": 30_000_000});
     for (scheduler, words) in [
