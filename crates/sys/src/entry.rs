@@ -6,7 +6,8 @@
 //! all, and whatever is not usual, or fails, is left to `seal`, which runs in any case.
 //!
 //! Nothing of the C library may be used here: its thread-local storage is not there, and its memcpy, memcmp and strlen are
-//! not yet resolved. Bytes are read one by one and volatile, lest the compiler calls them in our place.
+//! not yet resolved. Bytes are read one by one and volatile, lest the compiler calls them in our place; a build without
+//! optimization, where it calls them for less, begins at the C library's own entry (`build.rs` of the binary).
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
@@ -30,7 +31,7 @@ mod x86_64 {
         begin = sym begin,
     );
 
-    const COMMANDS: [&[u8]; 4] = [b"create\0", b"run\0", b"exec\0", b"restore\0"];
+    static COMMANDS: [&[u8]; 4] = [b"create\0", b"run\0", b"exec\0", b"restore\0"];
 
     /// Returns when there is nothing to do, or when it could not be done.
     unsafe extern "C" fn begin(stack: *const usize) {
@@ -52,7 +53,7 @@ mod x86_64 {
             if word.is_null() {
                 return false;
             }
-            for command in COMMANDS {
+            for command in &COMMANDS {
                 // SAFETY: a word ends with a zero, where the comparison ends at the latest: so do the commands.
                 let same = (0..command.len())
                     .all(|i| unsafe { word.add(i).cast::<u8>().read_volatile() } == command[i]);

@@ -231,8 +231,8 @@ impl Ctx {
             if !look::is_zombie(pid) {
                 self.complain(format!("process left: {}", look::command_line(pid)));
             }
-            look::kill_and_reap(pid);
         }
+        look::kill_and_reap_all();
         self.left()?.into_iter().for_each(|what| self.complain(what));
         // Wherever they are: a runtime may have made one elsewhere than it was told.
         for group in look::cgroups_named(&self.prefix) {

@@ -8,7 +8,7 @@ use std::{
 use nix::{
     sys::{
         signal::{Signal, kill},
-        wait::waitpid,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
@@ -204,5 +204,22 @@ pub(crate) fn kill_and_reap(pid: u32) {
     if pid.as_raw() > 1 {
         let _ = kill(pid, Signal::SIGKILL);
         let _ = waitpid(pid, None);
+    }
+}
+
+/// Ends all that is below this process, and takes their ends in as they come: the init of a pid namespace ends after the
+/// others of it, some of which may be children of the test's, too.
+pub(crate) fn kill_and_reap_all() {
+    for _ in 0..1000 {
+        let left = descendants(std::process::id());
+        if left.is_empty() {
+            return;
+        }
+        for pid in left.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }

@@ -360,7 +360,9 @@ fn killing_the_runtime_stops_nothing(ctx: &Ctx) -> Result {
     })?;
     commands.push(spawn(&["exec", &container.id, "/probe", "wait"])?);
     let exec = until("exec runs", || {
-        Ok(look::children(commands[1].id()).into_iter().find(|p| look::command_line(*p).contains("wait")))
+        Ok(look::children(commands[1].id())
+            .into_iter()
+            .find(|p| look::command_line(*p).contains(") /probe ")))
     })?;
     if ctx.has_command("events") {
         commands.push(spawn(&["events", &container.id])?);
