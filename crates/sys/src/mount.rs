@@ -158,8 +158,8 @@ pub fn fsmount(fd: BorrowedFd, attributes: u64) -> Result<OwnedFd> {
     unsafe { syscall!(libc::SYS_fsmount, fd.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) }.map(own)
 }
 
-/// What the kernel wrote into the log of an fsopen context, its messages joined by "; " (`e` error, `w` warning, `i` note
-/// before each): fsopen(2). Empty when it said nothing.
+/// What the kernel wrote into the log of an fsopen context: its messages joined by "; ", errors and warnings without the letter
+/// that says which they are. fsopen(2). Empty when it said nothing.
 pub fn read_log(fd: BorrowedFd) -> String {
     let (mut lines, mut buffer) = (Vec::new(), [0u8; 4096]);
     while let Ok(n) = crate::fs::read(fd, &mut buffer) {
