@@ -161,8 +161,8 @@ pub(crate) fn prepare(
     let mut request = request(global, args, &bundle, detached);
     request.overlay = image.overlay.clone();
     if notify_socket().is_some() {
-        request.notify = Some(root.join(&args.id).join(notify::DIRECTORY));
-        request.environment.push(format!("{NOTIFY}=/run/notify/{}", notify::SOCKET));
+        request.notify = Some(notify::place(&root.join(&args.id)));
+        request.environment.push(format!("{NOTIFY}={}", notify::SEEN_AS));
     }
     let profile = bundle.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let key = profile.map(coracle_plan::seccomp_key);

@@ -13,8 +13,6 @@ use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-const PROC: i64 = 0x9fa0;
-
 /// What the parent prepared for the child.
 pub(crate) struct Prepared<'a> {
     pub(crate) plan: &'a Plan,
@@ -516,9 +514,10 @@ fn scheduling(policy: u32) -> String {
     format!("setting the scheduling policy {name}{hint}")
 }
 
-fn host_proc() -> coracle_sys::Result<OwnedFd> {
+/// What is mounted on /proc. Errors: ENOSYS where that is no procfs.
+pub(crate) fn host_proc() -> coracle_sys::Result<OwnedFd> {
     let proc = fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    if fs::file_system(proc.as_fd())? != PROC {
+    if fs::file_system(proc.as_fd())? != fs::PROCFS {
         return Err(Errno::ENOSYS);
     }
     Ok(proc)

@@ -7,26 +7,33 @@ use crate::sources;
 use coracle_plan::steps::{Act, MountKind, NOTIFY, Plan};
 use coracle_state::Entry;
 use coracle_sys::{fs, libc, poll, socket};
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
 
+/// The socket's path as the container sees it.
+pub const SEEN_AS: &str = "/run/notify/notify.sock";
 /// The directory below the container's own, which it sees as /run/notify.
-pub const DIRECTORY: &str = "notify";
+const DIRECTORY: &CStr = c"notify";
 /// The socket in it.
-pub const SOCKET: &str = "notify.sock";
+const SOCKET: &CStr = c"notify.sock";
 /// How long a service manager may take to have read all: as runc and crun.
 const BARRIER: i32 = 30_000;
+
+/// Where that directory is, of the container whose own is this.
+pub fn place(container: &Path) -> PathBuf {
+    container.join(OsStr::from_bytes(DIRECTORY.to_bytes()))
+}
 
 /// Makes the directory, where the plan mounts it. Returns the mount's source by its step, where init does not reach it: it
 /// lies where only the runtime's user may look.
 pub(crate) fn make(plan: &Plan, entry: &Entry) -> Result<Option<(usize, OwnedFd)>> {
     let Some(step) = plan.setup.iter().position(|s| s.origin == NOTIFY) else { return Ok(None) };
-    let name = CString::from(c"notify");
-    fs::mkdirat(entry.dir(), &name, 0o755)
-        .and_then(|()| fs::fchmodat(entry.dir(), &name, 0o755))
+    fs::mkdirat(entry.dir(), DIRECTORY, 0o755)
+        .and_then(|()| fs::fchmodat(entry.dir(), DIRECTORY, 0o755))
         .doing(|| "making the directory of the notification socket".into())?;
     match &plan.setup[step].act {
         Act::Mount(mount) => match &mount.what {
@@ -43,14 +50,14 @@ pub(crate) fn make(plan: &Plan, entry: &Entry) -> Result<Option<(usize, OwnedFd)
 pub fn listen(entry: &Entry) -> Result<Option<OwnedFd>> {
     let doing = || "listening on the container's notification socket".to_owned();
     let Ok(place) =
-        fs::openat(entry.dir(), c"notify", libc::O_DIRECTORY | libc::O_RDONLY | libc::O_NOFOLLOW, 0)
+        fs::openat(entry.dir(), DIRECTORY, libc::O_DIRECTORY | libc::O_RDONLY | libc::O_NOFOLLOW, 0)
     else {
         return Ok(None);
     };
-    let _ = fs::unlinkat(place.as_fd(), c"notify.sock", 0);
-    let socket = socket::bind_datagram(place.as_fd(), SOCKET).doing(doing)?;
+    let _ = fs::unlinkat(place.as_fd(), SOCKET, 0);
+    let socket = socket::bind_datagram(place.as_fd(), &SOCKET.to_string_lossy()).doing(doing)?;
     // For whatever user the container's process is.
-    fs::fchmodat(place.as_fd(), c"notify.sock", 0o777).doing(doing)?;
+    fs::fchmodat(place.as_fd(), SOCKET, 0o777).doing(doing)?;
     Ok(Some(socket))
 }
 

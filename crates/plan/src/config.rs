@@ -8,6 +8,7 @@ mod newer;
 mod required;
 
 use crate::problem::{Problem, Refusal};
+use memchr::memmem;
 use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -82,8 +83,8 @@ pub fn process(bytes: &[u8]) -> Result<(Process, Vec<String>), Refusal> {
 /// Programs in Go do not care for the case of names, and some of what is written for runc has `CPU` and `pagesize`. To pass
 /// these over as unknown would be to leave out a limit.
 fn other_case(spec: &mut Spec, bytes: &[u8]) {
-    let written = |name: &[u8]| bytes.windows(name.len()).any(|w| w == name);
-    if !written(b"\"CPU\"") && !written(b"\"pagesize\"") {
+    let written = |name: &str| memmem::find(bytes, name.as_bytes()).is_some();
+    if !written("\"CPU\"") && !written("\"pagesize\"") {
         return;
     }
     let whole: Value = serde_json::from_slice(bytes).unwrap_or_default();

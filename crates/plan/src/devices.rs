@@ -218,6 +218,11 @@ pub(crate) fn rules(spec: &Spec, found: &mut Findings) -> Vec<Rule> {
     rules_of(resources.and_then(|r| r.devices().as_deref()).unwrap_or_default(), found)
 }
 
+/// Whether such a list says more than an empty one: engines always begin with a rule that forbids everything.
+pub(crate) fn asked(rules: &[Rule]) -> bool {
+    rules[..rules.len() - ALWAYS.len()].iter().any(|rule| *rule != NOTHING)
+}
+
 /// The rules of a list.
 pub(crate) fn rules_of(list: &[LinuxDeviceCgroup], found: &mut Findings) -> Vec<Rule> {
     let mut out = vec![NOTHING];

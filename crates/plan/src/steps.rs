@@ -393,6 +393,9 @@ pub struct Terminal {
     pub socket: Option<CString>,
 }
 
+/// What is said where the kernel lets nobody set device rules: in a user namespace, where none can make device nodes either.
+pub const NO_DEVICE_RULES: &str = "linux.resources.devices: in a user namespace device rules cannot be set; what the permissions of the device files allow is allowed";
+
 /// The control group.
 #[derive(Debug, Clone, Default)]
 pub struct Cgroup {
@@ -406,6 +409,8 @@ pub struct Cgroup {
     pub devices: Option<Vec<coracle_sys::bpf::Insn>>,
     /// The same for v1: lines of devices.deny and devices.allow (allow, line).
     pub device_lines: Vec<(bool, String)>,
+    /// Whether config.json has rules beyond those of a container without any.
+    pub devices_asked: bool,
     /// No path was asked for: a caller without rights may go without the group, if no limit was asked for either.
     pub optional: bool,
     /// The caller has no rights over the machine.

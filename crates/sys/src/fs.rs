@@ -199,6 +199,9 @@ pub fn fstatfs(fd: BorrowedFd) -> Result<StatFs> {
     Ok(StatFs { magic: s.f_type, flags: s.f_flags as u64 })
 }
 
+/// The magic number of procfs: statfs(2).
+pub const PROCFS: i64 = libc::PROC_SUPER_MAGIC;
+
 /// The magic number alone.
 pub fn file_system(fd: BorrowedFd) -> Result<i64> {
     fstatfs(fd).map(|s| s.magic)

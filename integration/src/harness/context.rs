@@ -123,6 +123,11 @@ impl Ctx {
         self.finish(self.command(words))
     }
 
+    /// `exec` with these words before and after the id.
+    pub(crate) fn exec(&self, container: &Container, flags: &[&str], program: &[&str]) -> Result<Output> {
+        self.call(&[&["exec"], flags, &[&container.id], program].concat())
+    }
+
     /// Runs a prepared command to its end, keeping what it prints.
     pub(crate) fn finish(&self, mut command: Command) -> Result<Output> {
         let number = self.next();

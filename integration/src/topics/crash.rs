@@ -301,7 +301,7 @@ impl<'a> Case<'a> {
 
     /// So that what one point left does not count against the next.
     fn sweep_up(&self) {
-        look::descendants(std::process::id()).into_iter().for_each(look::kill_and_reap);
+        look::kill_and_reap_all();
         for mount in self.mounts() {
             let _ = umount2(mount.as_str(), MntFlags::MNT_DETACH);
         }

@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::harness::{Ctx, Result, check, check_eq, context::path, tests};
+use crate::harness::{Bundle, Ctx, Output, Result, check, check_eq, context::path, tests};
 
 tests! {
     the_default_devices_are_there;
     a_runtime_in_a_user_namespace_has_the_hosts;
+    rules_that_a_user_namespace_cannot_have_are_said known "runc": "says nothing" known "crun": "says nothing";
     the_default_links_are_there;
     a_listed_device_is_made;
     a_fifo_is_made;
@@ -47,15 +48,39 @@ fn a_runtime_in_a_user_namespace_has_the_hosts(ctx: &Ctx) -> Result {
     // Group 5, the terminals', is not mapped there.
     bundle.set("/mounts/2/options", json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]));
     bundle.write()?;
+    let output = in_a_user_namespace(ctx, &bundle)?;
+    check_eq!(output.stdout().trim(), "fine", "what it prints ({})", output.stderr());
+    Ok(())
+}
+
+fn rules_that_a_user_namespace_cannot_have_are_said(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "exit", "3"]).remove("/linux/resources");
+    bundle.set("/mounts/2/options", json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]));
+    let nothing = json!({"allow": false, "access": "rwm"});
+    let fuse = json!({"allow": false, "type": "c", "major": 10, "minor": 229, "access": "rwm"});
+    for (rules, said) in [(json!([nothing]), false), (json!([nothing, fuse]), true)] {
+        bundle.set("/linux/resources", json!({ "devices": rules })).write()?;
+        let output = in_a_user_namespace(ctx, &bundle)?;
+        check_eq!(output.code, 3, "exit status ({})", output.stderr());
+        check_eq!(
+            output.stderr().contains("device rules cannot be set"),
+            said,
+            "a warning in {:?}",
+            output.stderr()
+        );
+    }
+    Ok(())
+}
+
+fn in_a_user_namespace(ctx: &Ctx, bundle: &Bundle) -> Result<Output> {
     let (root, id) = (ctx.state_root(), ctx.id());
-    let output = Command::new("unshare")
+    let mut command = Command::new("unshare");
+    command
         .args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"])
         .args([path(&ctx.runtime), "--root", path(&root), "run", "--bundle", path(&bundle.dir), &id])
-        .stdin(Stdio::null())
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    check_eq!(text.trim(), "fine", "what it prints ({})", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+        .stdin(Stdio::null());
+    ctx.finish(command)
 }
 
 fn the_default_links_are_there(ctx: &Ctx) -> Result {

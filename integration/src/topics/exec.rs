@@ -30,36 +30,27 @@ tests! {
     a_profile_is_taken_on [Need::File("/sys/kernel/security/apparmor/profiles")];
 }
 
-/// `exec` with these words after the id.
-fn exec(ctx: &Ctx, container: &Container, flags: &[&str], program: &[&str]) -> Result<Output> {
-    let mut words = vec!["exec"];
-    words.extend(flags);
-    words.push(&container.id);
-    words.extend(program);
-    ctx.call(&words)
-}
-
 /// `exec` of a process that is written to a file.
 fn exec_file(ctx: &Ctx, container: &Container, process: &Value) -> Result<Output> {
     let file = ctx.dir.join("process.json");
     fs::write(&file, process.to_string())?;
-    exec(ctx, container, &["--process", path(&file)], &[])
+    ctx.exec(container, &["--process", path(&file)], &[])
 }
 
 fn the_exit_status_is_the_programs(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
     for code in [0, 1, 126, 127, 255] {
-        let got = exec(ctx, &container, &[], &["/probe", "exit", &code.to_string()])?.code;
+        let got = ctx.exec(&container, &[], &["/probe", "exit", &code.to_string()])?.code;
         check_eq!(got, code, "exit status");
     }
-    let killed = exec(ctx, &container, &[], &["/bin/sh", "-c", "kill -KILL $$"])?.code;
+    let killed = ctx.exec(&container, &[], &["/bin/sh", "-c", "kill -KILL $$"])?.code;
     check_eq!(killed, 137, "exit status after SIGKILL");
     Ok(())
 }
 
 fn a_failure_of_the_runtime_is_255(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
-    check_eq!(exec(ctx, &container, &[], &["/nowhere"])?.code, 255, "exit status");
+    check_eq!(ctx.exec(&container, &[], &["/nowhere"])?.code, 255, "exit status");
     Ok(())
 }
 
@@ -88,19 +79,19 @@ fn flags_change_what_config_json_says(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
     let flags = ["--env", "A=1", "--cwd", "/tmp", "--user", "1000:1001", "-g", "5", "-g", "6"];
     let script = "echo $A $(pwd) $(id -u) $(id -g) $(id -G)";
-    let output = exec(ctx, &container, &flags, &["/bin/sh", "-c", script])?.succeeded("exec")?;
+    let output = ctx.exec(&container, &flags, &["/bin/sh", "-c", script])?.succeeded("exec")?;
     check_eq!(output.stdout(), "1 /tmp 1000 1001 1001 5 6\n", "what the flags say");
     Ok(())
 }
 
 fn a_program_that_is_missing_is_named_as_engines_expect(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
-    let message = exec(ctx, &container, &[], &["nowhere"])?.stderr();
+    let message = ctx.exec(&container, &[], &["nowhere"])?.stderr();
     check!(
         message.contains("executable file") && message.contains("not found in $PATH"),
         "message: {message}"
     );
-    let message = exec(ctx, &container, &[], &["/nowhere"])?.stderr();
+    let message = ctx.exec(&container, &[], &["/nowhere"])?.stderr();
     check!(message.to_lowercase().contains("no such file or directory"), "message: {message}");
     Ok(())
 }
@@ -108,7 +99,7 @@ fn a_program_that_is_missing_is_named_as_engines_expect(ctx: &Ctx) -> Result {
 /// Neither --detach nor --console-socket: the runtime makes the terminal and relays it, as CRI-O and BuildKit want.
 fn a_terminal_is_relayed_line_by_line(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
-    let output = exec(ctx, &container, &["--tty"], &["/bin/sh", "-c", "tty; echo two"])?;
+    let output = ctx.exec(&container, &["--tty"], &["/bin/sh", "-c", "tty; echo two"])?;
     check_eq!(output.succeeded("exec --tty")?.stdout(), "/dev/pts/0\ntwo\n", "output");
     Ok(())
 }
@@ -116,8 +107,7 @@ fn a_terminal_is_relayed_line_by_line(ctx: &Ctx) -> Result {
 fn a_detached_process_is_known_by_its_pid_file(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
     let file = ctx.dir.join("exec.pid");
-    exec(ctx, &container, &["--detach", "--pid-file", path(&file)], &["/probe", "wait"])?
-        .succeeded("exec")?;
+    ctx.exec(&container, &["--detach", "--pid-file", path(&file)], &["/probe", "wait"])?.succeeded("exec")?;
     let pid: u32 = fs::read_to_string(&file)?.parse()?;
     check_eq!(look::namespace(pid, "pid")?, look::namespace(container.pid, "pid")?, "pid namespace");
     check_eq!(look::status(pid, "PPid")?, std::process::id().to_string(), "parent");
@@ -141,7 +131,7 @@ fn the_io_priority_of_the_file_holds(ctx: &Ctx) -> Result {
     fs::write(&file, process.to_string())?;
     let pid_file = ctx.dir.join("exec.pid");
     let flags = ["--detach", "--pid-file", path(&pid_file), "--process", path(&file)];
-    exec(ctx, &container, &flags, &[])?.succeeded("exec")?;
+    ctx.exec(&container, &flags, &[])?.succeeded("exec")?;
     let pid: u32 = fs::read_to_string(&pid_file)?.parse()?;
     let told = std::process::Command::new("ionice").args(["-p", &pid.to_string()]).output()?;
     look::kill_and_reap(pid);
@@ -215,7 +205,7 @@ fn cpus_that_are_none_are_refused(ctx: &Ctx) -> Result {
 fn capabilities_of_flags_reach_no_inheritable_set(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
     let script = "grep -E '^Cap(Inh|Eff)' /proc/self/status | tr -d '\\n'";
-    let output = exec(ctx, &container, &["--cap", "CAP_SYS_PTRACE"], &["/bin/sh", "-c", script])?;
+    let output = ctx.exec(&container, &["--cap", "CAP_SYS_PTRACE"], &["/bin/sh", "-c", script])?;
     let text = output.succeeded("exec")?.stdout();
     let set = |name: &str| -> Option<u64> {
         let hex = text.split("Cap").find_map(|part| part.strip_prefix(name))?;
@@ -247,7 +237,7 @@ fn capabilities_of_flags_are_ambient_where_they_are_inheritable(ctx: &Ctx) -> Re
         ),
         (["--cap", "CAP_SYS_PTRACE"], [0x4_0000_0001, 0x8_0021, 0x8_0021, 0x4_0008_0021, 0x1]),
     ] {
-        let output = exec(ctx, &container, &flags, &["/bin/sh", "-c", script])?.succeeded("exec")?;
+        let output = ctx.exec(&container, &flags, &["/bin/sh", "-c", script])?.succeeded("exec")?;
         let named = ["Inh", "Prm", "Eff", "Bnd", "Amb"].iter().zip(sets);
         let wanted: String = named.map(|(name, bits)| format!("Cap{name}:{bits:016x}")).collect();
         check_eq!(output.stdout(), wanted, "sets after {flags:?}");
@@ -278,7 +268,7 @@ fn the_oom_score_is_the_containers(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
     bundle.set("/process/oomScoreAdj", json!(321));
     let container = ctx.started(&bundle)?;
-    let output = exec(ctx, &container, &[], &["/bin/cat", "/proc/self/oom_score_adj"])?.succeeded("exec")?;
+    let output = ctx.exec(&container, &[], &["/bin/cat", "/proc/self/oom_score_adj"])?.succeeded("exec")?;
     check_eq!(output.stdout().trim(), "321", "oom_score_adj by flags");
     let process = json!({"args": ["/bin/cat", "/proc/self/oom_score_adj"], "oomScoreAdj": 432, "cwd": "/", "user": {"uid": 0, "gid": 0}});
     let output = exec_file(ctx, &container, &process)?.succeeded("exec")?;
@@ -290,9 +280,9 @@ fn a_profile_is_taken_on(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
     bundle.set("/process/apparmorProfile", json!("unconfined"));
     let container = ctx.started(&bundle)?;
-    let output = exec(ctx, &container, &[], &["/bin/cat", "/proc/self/attr/current"])?.succeeded("exec")?;
+    let output = ctx.exec(&container, &[], &["/bin/cat", "/proc/self/attr/current"])?.succeeded("exec")?;
     check_eq!(output.stdout().trim(), "unconfined", "profile");
-    let missing = exec(ctx, &container, &["--apparmor", "nowhere-known"], &["/bin/true"])?;
+    let missing = ctx.exec(&container, &["--apparmor", "nowhere-known"], &["/bin/true"])?;
     check!(missing.code != 0, "exec under a profile that is not loaded succeeds");
     Ok(())
 }

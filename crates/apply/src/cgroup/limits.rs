@@ -33,6 +33,10 @@ impl Before {
             let key = w.value.split(' ').next().unwrap_or_default();
             Some((dir, w.file.clone(), key.to_owned(), text))
         };
+        let one = |w: &CgroupWrite| match (one(w), &w.absent) {
+            (None, Absent::Instead(other)) => one(other),
+            (found, _) => found,
+        };
         Before(writes.iter().filter_map(one).collect())
     }
 

@@ -11,7 +11,7 @@ mod v2;
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
 use coracle_plan::inputs::CgroupMode;
-use coracle_plan::steps::{Cgroup as Plan, Update};
+use coracle_plan::steps::{Cgroup as Plan, NO_DEVICE_RULES, Update};
 use coracle_state::Unit;
 use coracle_sys::{Errno, fs, libc};
 use std::ffi::CString;
@@ -129,9 +129,31 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Limits, device rules and owner of a group that is there.
+    /// Owner, limits and device rules of a group that is there.
     fn settle(&self, plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
-        if self.v2 { v2::settle(plan, &self.dirs[0], warnings) } else { v1::settle(plan, &self.path) }
+        if self.v2 {
+            v2::hand_over(plan, &self.dirs[0])?;
+        }
+        let home = self.homes();
+        limits::write_all(&plan.writes, &home)?;
+        let rules = match &plan.devices {
+            Some(program) if self.v2 => v2::set_filter(&self.dirs[0], program),
+            _ => v1::set_devices(&plan.device_lines, home("devices")),
+        };
+        match rules {
+            Err(f) if f.errno == Some(Errno::EPERM) && (plan.rootless || probe::in_user_namespace()) => {
+                warnings.extend(plan.devices_asked.then(|| NO_DEVICE_RULES.into()));
+                Ok(())
+            }
+            other => other.map_err(|f| f.at("linux.resources.devices")),
+        }
+    }
+
+    /// Where the files of a controller are, in the hierarchies as they are mounted now.
+    fn homes(&self) -> impl Fn(&str) -> Option<String> + use<> {
+        let mounted = if self.v2 { Vec::new() } else { hierarchies() };
+        let (only, path) = (self.v2.then(|| self.dirs[0].clone()), self.path.clone());
+        move |controller| only.clone().or_else(|| v1::home(&mounted, &path, controller))
     }
 
     /// Has systemd make the group around a process, and sets what systemd does not know of.
@@ -163,16 +185,15 @@ impl Cgroup {
     /// Changes limits. Errors: what was refused; then all are what they were.
     pub fn update(&self, update: &Update) -> Result<()> {
         limits::unused(&self.dirs[0], update)?;
-        let before = if self.v2 {
-            limits::Before::read(&update.writes, |_| Some(self.dirs[0].clone()))
-        } else {
-            limits::Before::read(&update.writes, |controller| v1::home_of(controller, &self.path))
-        };
+        let home = self.homes();
+        let before = limits::Before::read(&update.writes, &home);
         let was = match (&self.unit, update.properties.is_empty()) {
             (Some(unit), false) => Some((unit, scope::set(unit, &update.properties)?)),
             _ => None,
         };
-        self.change(update).inspect_err(|_| {
+        let changed =
+            limits::write_all(&update.writes, &home).and_then(|()| self.change_devices(update, &home));
+        changed.inspect_err(|_| {
             if let Some((unit, was)) = was {
                 let _ = scope::set(unit, &was);
             }
@@ -180,12 +201,11 @@ impl Cgroup {
         })
     }
 
-    fn change(&self, update: &Update) -> Result<()> {
+    fn change_devices(&self, update: &Update, home: &impl Fn(&str) -> Option<String>) -> Result<()> {
         if self.v2 {
-            limits::write_all(&update.writes, |_| Some(self.dirs[0].clone()))?;
             update.devices.as_ref().map_or(Ok(()), |program| v2::replace_filter(&self.dirs[0], program))
         } else {
-            v1::update(update, &self.path)
+            v1::replace_devices(&update.device_lines, home)
         }
     }
 
@@ -286,19 +306,19 @@ impl Cgroup {
         if self.v2 {
             read(&self.dirs[0], "cgroup.freeze").is_ok_and(|t| t == "1")
         } else {
-            v1::frozen(&self.path)
+            self.freezer().is_some_and(|dir| v1::frozen(&dir))
         }
     }
 
     /// The directory by which it is frozen, where there is one.
     pub fn freezer(&self) -> Option<String> {
-        if self.v2 { Some(self.dirs[0].clone()) } else { v1::freezer(&self.path) }
+        self.homes()("freezer")
     }
 
     /// Freezes or thaws; returns when it is done.
     pub fn freeze(&self, on: bool) -> Result<()> {
         if !self.v2 {
-            return v1::freeze(&self.path, on);
+            return v1::freeze(self.freezer(), on);
         }
         let dir = &self.dirs[0];
         write(dir, "cgroup.freeze", if on { "1" } else { "0" })
@@ -325,7 +345,7 @@ impl Cgroup {
             let _ = write(&self.dirs[0], "cgroup.freeze", "0");
         } else {
             self.signal_all(libc::SIGKILL);
-            let _ = v1::freeze(&self.path, false);
+            let _ = v1::freeze(self.freezer(), false);
         }
     }
 

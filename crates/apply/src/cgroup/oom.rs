@@ -1,7 +1,7 @@
 //! Notices of the kernel killing for want of memory: memory.events of v2 (cgroup-v2.rst), cgroup.event_control of v1
 //! (cgroup-v1/memory.rst, OOM Control). Waited for by poll, with the end of the container.
 
-use super::{Cgroup, c, v1, write};
+use super::{Cgroup, c, write};
 use crate::failure::{Doing, Result};
 use coracle_sys::{fs, libc, poll};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -45,7 +45,7 @@ impl Cgroup {
             watch.kills = watch.count();
             return Ok(watch);
         }
-        let dir = v1::home_of("memory", &self.path).unwrap_or_default();
+        let dir = self.homes()("memory").unwrap_or_default();
         let events = v1_notices(&dir)?;
         Ok(Watch { dir, v2: false, events, life: None, kills: 0 })
     }

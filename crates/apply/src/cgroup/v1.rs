@@ -1,9 +1,8 @@
 //! cgroup v1, of a legacy or hybrid host: one hierarchy a controller (or a few), each with the same path.
 
-use super::{c, exists, limits, read, write};
+use super::{c, exists, read, write};
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
-use coracle_plan::steps::{Cgroup as Plan, Update};
 use coracle_sys::{Errno, fs};
 use std::time::{Duration, Instant};
 
@@ -55,54 +54,42 @@ pub(super) fn chosen(path: &str, controllers: Option<&str>) -> Vec<String> {
 }
 
 /// The group's directory in the hierarchy of a controller.
-pub(super) fn home_of(controller: &str, path: &str) -> Option<String> {
-    home(&hierarchies(), path, controller)
-}
-
-fn home(all: &[Hierarchy], path: &str, controller: &str) -> Option<String> {
+pub(super) fn home(all: &[Hierarchy], path: &str, controller: &str) -> Option<String> {
     all.iter().find(|h| h.controllers.iter().any(|c| c == controller)).map(|h| format!("{}{path}", h.mount))
 }
 
-/// Writes limits and device rules.
-pub(super) fn settle(plan: &Plan, path: &str) -> Result<()> {
-    let all = hierarchies();
-    limits::write_all(&plan.writes, |controller| home(&all, path, controller))?;
-    match devices(&plan.device_lines, &all, path) {
-        // Without the right to change the rules there is no right to make device nodes either: user_namespaces(7).
-        Err(f) if f.errno == Some(Errno::EPERM) && (plan.rootless || probe::in_user_namespace()) => Ok(()),
-        other => other,
-    }
-}
-
-/// The same for `update`. The rules are written one by one, the first of which forbids all: meanwhile nobody may look.
-pub(super) fn update(update: &Update, path: &str) -> Result<()> {
-    let all = hierarchies();
-    limits::write_all(&update.writes, |controller| home(&all, path, controller))?;
-    if update.device_lines.is_empty() {
+/// Other device rules. They are written one by one, the first of which forbids all: meanwhile nobody may look.
+pub(super) fn replace_devices(
+    lines: &[(bool, String)],
+    home: &impl Fn(&str) -> Option<String>,
+) -> Result<()> {
+    if lines.is_empty() {
         return Ok(());
     }
-    let thaw = !frozen(path);
-    freeze(path, true)?;
-    let done = devices(&update.device_lines, &all, path);
+    let freezer = home("freezer");
+    let thaw = freezer.as_deref().is_some_and(|dir| !frozen(dir));
+    freeze(freezer.clone(), true)?;
+    let done = set_devices(lines, home("devices"));
     if thaw {
-        freeze(path, false)?;
+        freeze(freezer, false)?;
     }
     done
 }
 
-fn devices(lines: &[(bool, String)], all: &[Hierarchy], path: &str) -> Result<()> {
+/// Writes device rules.
+pub(super) fn set_devices(lines: &[(bool, String)], dir: Option<String>) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let Some(dir) = home(all, path, "devices") else {
-        return Err(Failure::says("this host mounts no devices hierarchy: the device rules cannot be had")
-            .at("linux.resources.devices"));
+    let at = "linux.resources.devices";
+    let Some(dir) = dir else {
+        return Err(
+            Failure::says("this host mounts no devices hierarchy: the device rules cannot be had").at(at)
+        );
     };
     for (allow, line) in lines {
         let file = if *allow { "devices.allow" } else { "devices.deny" };
-        write(&dir, file, line)
-            .doing(|| format!("writing {line} to {dir}/{file}"))
-            .map_err(|f| f.at("linux.resources.devices"))?;
+        write(&dir, file, line).doing(|| format!("writing {line} to {dir}/{file}")).map_err(|f| f.at(at))?;
     }
     Ok(())
 }
@@ -132,20 +119,14 @@ pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
     Ok(there)
 }
 
-pub(super) fn freezer(path: &str) -> Option<String> {
-    hierarchies()
-        .into_iter()
-        .find(|h| h.controllers.iter().any(|c| c == "freezer"))
-        .map(|h| format!("{}{path}", h.mount))
-}
-
-pub(super) fn frozen(path: &str) -> bool {
-    freezer(path).and_then(|d| read(&d, "freezer.state").ok()).is_some_and(|t| t != "THAWED")
+/// Whether the group with this freezer is frozen, or on its way.
+pub(super) fn frozen(dir: &str) -> bool {
+    read(dir, "freezer.state").is_ok_and(|t| t != "THAWED")
 }
 
 /// v1 tells nobody when it is done: the state is read until it is.
-pub(super) fn freeze(path: &str, on: bool) -> Result<()> {
-    let dir = freezer(path).ok_or_else(|| Failure::says("this host mounts no freezer hierarchy"))?;
+pub(super) fn freeze(dir: Option<String>, on: bool) -> Result<()> {
+    let dir = dir.ok_or_else(|| Failure::says("this host mounts no freezer hierarchy"))?;
     let word = if on { "FROZEN" } else { "THAWED" };
     let end = Instant::now() + Duration::from_secs(5);
     loop {

@@ -1,6 +1,6 @@
 //! cgroup v2: the kernel's admin-guide/cgroup-v2.rst.
 
-use super::{c, limits, read, write};
+use super::{c, read, write};
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
 use coracle_plan::steps::Cgroup as Plan;
@@ -26,19 +26,10 @@ pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
     Ok(false)
 }
 
-/// Turns on controllers on the way, writes limits, attaches the device filter, hands the group to its owner.
-pub(super) fn settle(plan: &Plan, dir: &str, _warnings: &mut Vec<String>) -> Result<()> {
+/// Turns on controllers on the way, and hands the group to its owner.
+pub(super) fn hand_over(plan: &Plan, dir: &str) -> Result<()> {
     enable(dir);
-    if let Some(owner) = plan.owner {
-        own(dir, owner)?;
-    }
-    limits::write_all(&plan.writes, |_| Some(dir.to_owned()))?;
-    let Some(program) = plan.devices.as_ref().filter(|p| !p.is_empty()) else { return Ok(()) };
-    match filter(dir, program) {
-        // Without the right to load programs there is no right to make device nodes either: user_namespaces(7).
-        Err(f) if f.errno == Some(Errno::EPERM) && (plan.rootless || probe::in_user_namespace()) => Ok(()),
-        other => other.map_err(|f| f.at("linux.resources.devices")),
-    }
+    plan.owner.map_or(Ok(()), |owner| own(dir, owner))
 }
 
 /// config-linux.md, Cgroup ownership: the directory, and the files that the kernel names as delegatable.
@@ -91,7 +82,11 @@ fn open(dir: &str) -> Result<OwnedFd> {
     fs::open(&c(dir), libc::O_DIRECTORY | libc::O_RDONLY, 0).doing(|| format!("opening {dir}"))
 }
 
-fn filter(dir: &str, program: &[bpf::Insn]) -> Result<()> {
+/// Attaches a device filter; an empty one is none.
+pub(super) fn set_filter(dir: &str, program: &[bpf::Insn]) -> Result<()> {
+    if program.is_empty() {
+        return Ok(());
+    }
     let group = open(dir)?;
     let loaded = bpf::load_device_program(program).doing(|| "loading the device filter (eBPF)".into())?;
     bpf::attach_device_program(group.as_fd(), loaded.as_fd())
@@ -103,9 +98,7 @@ pub(super) fn replace_filter(dir: &str, program: &[bpf::Insn]) -> Result<()> {
     let group = open(dir)?;
     let doing = || format!("replacing the device filter of {dir}");
     let old = bpf::device_programs(group.as_fd()).doing(doing)?;
-    if !program.is_empty() {
-        filter(dir, program)?;
-    }
+    set_filter(dir, program)?;
     for id in old {
         match bpf::program_by_id(id) {
             // Others' programs (systemd's, a GPU tool's) are not ours to remove.

@@ -152,17 +152,9 @@ fn proc_file(path: &CStr, flags: i32) -> coracle_sys::Result<OwnedFd> {
         mount::fsconfig_create(context.as_fd())?;
         mount::fsmount(context.as_fd(), 0)
     });
-    let proc = match own {
-        Ok(fd) => fd,
-        Err(_) => fs::open(c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0)?,
-    };
-    if fs::file_system(proc.as_fd())? != PROC {
-        return Err(Errno::ENOSYS);
-    }
+    let proc = own.or_else(|_| crate::child::host_proc())?;
     fs::openat2(proc.as_fd(), path, flags, 0, fs::RESOLVE_BENEATH | fs::RESOLVE_NO_XDEV)
 }
-
-const PROC: i64 = 0x9fa0;
 
 fn has_mounts_below(at: BorrowedFd) -> Result<bool> {
     let doing = || "looking for mounts below".to_owned();

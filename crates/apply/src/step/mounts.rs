@@ -10,8 +10,6 @@ use coracle_sys::{Errno, fs, libc};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-const PROC: i64 = 0x9fa0;
-
 /// Makes one mount below the root; `opened` is its source, when the parent has opened it, and `map` has the parent map the
 /// ids of a tree. Returns the mount, if one was made.
 pub(crate) fn mount(
@@ -92,7 +90,7 @@ fn target(root: BorrowedFd, what: &Mount, is_dir: bool) -> Result<OwnedFd> {
 /// What may stand on /proc was decided by its name (coracle_plan, CVE-2019-16884): no link of the image leads another mount there.
 fn refuse_procfs(root: BorrowedFd, target: &CStr, place: BorrowedFd) -> Result<()> {
     let named = target == c"proc" || target.to_bytes().starts_with(b"proc/");
-    if named || fs::file_system(place) != Ok(PROC) {
+    if named || fs::file_system(place) != Ok(fs::PROCFS) {
         return Ok(());
     }
     let resolve = fs::RESOLVE_IN_ROOT | fs::RESOLVE_NO_SYMLINKS;

@@ -14,7 +14,7 @@ pub use update::update;
 use crate::devices;
 use crate::inputs::{CgroupMode, Host, Request};
 use crate::problem::Findings;
-use crate::steps::Cgroup;
+use crate::steps::{Cgroup, NO_DEVICE_RULES};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
 use std::path::{Component, Path};
 
@@ -34,9 +34,9 @@ pub(crate) fn plan(spec: &Spec, host: &Host, request: &Request, found: &mut Find
         out.writes = writes(resources, host.cgroup, found);
     }
     let rules = devices::rules(spec, found);
+    out.devices_asked = devices::asked(&rules);
     match host.cgroup {
-        // In a user namespace the kernel itself refuses device nodes; a filter cannot be had there.
-        _ if request.rootless => {}
+        _ if request.rootless => found.warnings.extend(out.devices_asked.then(|| NO_DEVICE_RULES.into())),
         CgroupMode::Unified => out.devices = devices::filter_or_problem(&rules, found),
         CgroupMode::Legacy => out.device_lines = devices::lines(&rules),
         CgroupMode::None => {}

@@ -117,21 +117,25 @@ const NAMES: [&str; 42] = [
     "access",
 ];
 
+/// The value with the names as the specification writes them. What stands under two spellings of one name is put together:
+/// to keep one alone would be to lose limits; where both say the same field, the specification's own spelling counts.
 pub(crate) fn canonical(value: &Value) -> Value {
     match value {
         Value::Array(list) => Value::Array(list.iter().map(canonical).collect()),
-        Value::Object(map) => Value::Object(
-            map.iter()
-                .map(|(k, v)| {
-                    let known = NAMES.iter().find(|n| n.eq_ignore_ascii_case(k));
-                    let verbatim = known.is_some_and(|n| ["unified", "rdma"].contains(n));
-                    (
-                        known.map_or(k.clone(), |n| (*n).to_owned()),
-                        if verbatim { v.clone() } else { canonical(v) },
-                    )
-                })
-                .collect(),
-        ),
+        Value::Object(map) => {
+            let name = |key: &str| NAMES.into_iter().find(|n| n.eq_ignore_ascii_case(key));
+            let exact = |key: &str| name(key).is_none_or(|n| n == key);
+            let mut out = Map::new();
+            for (key, value) in
+                map.iter().filter(|(k, _)| !exact(k)).chain(map.iter().filter(|(k, _)| exact(k)))
+            {
+                let known = name(key).unwrap_or(key);
+                let value =
+                    if ["unified", "rdma"].contains(&known) { value.clone() } else { canonical(value) };
+                merge(&mut out, &Map::from_iter([(known.to_owned(), value)]));
+            }
+            Value::Object(out)
+        }
         other => other.clone(),
     }
 }
@@ -245,6 +249,14 @@ mod tests {
         let device = |rate: u64| json!({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": rate}]}});
         let (writes, limits) = of(device(1), device(2));
         assert_eq!((writes.as_str(), limits), ("io.max=8:0 rbps=2", device(2)));
+    }
+
+    #[test]
+    fn two_spellings_of_one_name_are_put_together() {
+        let new =
+            json!({"CPU": {"cpus": "0", "quota": 7}, "cpu": {"shares": 1024, "quota": 9, "period": 1000}});
+        let limits = of(json!({}), new).1;
+        assert_eq!(limits["cpu"], json!({"cpus": "0", "shares": 1024, "quota": 9, "period": 1000}));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::mistakes::section;
 use crate::problem::Problem;
+use memchr::memmem;
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use serde_json::Value;
 
@@ -31,6 +32,7 @@ pub(super) fn doubtful(spec: &Spec, bytes: &[u8]) -> bool {
     let zeros = |list: &Option<Vec<LinuxIdMapping>>| list.iter().flatten().any(zero);
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|l| l.resources().as_ref());
+    let allows = memmem::find_iter(bytes, b"\"allow\"").count();
     limits.into_iter().any(|l| l.soft() == 0 || l.hard() == 0)
         || process.is_some_and(|p| p.io_priority().is_some())
         || spec.mounts().iter().flatten().any(|m| zeros(m.uid_mappings()) || zeros(m.gid_mappings()))
@@ -39,12 +41,8 @@ pub(super) fn doubtful(spec: &Spec, bytes: &[u8]) -> bool {
             r.block_io().is_some()
                 || r.hugepage_limits().is_some()
                 || r.network().is_some()
-                || r.devices().as_ref().is_some_and(|rules| rules.len() > named(bytes, b"\"allow\""))
+                || r.devices().as_ref().is_some_and(|rules| rules.len() > allows)
         })
-}
-
-fn named(bytes: &[u8], name: &[u8]) -> usize {
-    bytes.windows(name.len()).filter(|w| w.eq_ignore_ascii_case(name)).count()
 }
 
 /// The members that are missing. Names are compared as programs in Go do, whatever their case.

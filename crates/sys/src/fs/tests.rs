@@ -171,7 +171,7 @@ fn access_is_asked_of_the_file() {
 #[test]
 fn file_systems_are_known_by_their_number() {
     let proc = open(c"/proc/self", libc::O_PATH, 0).expect("/proc");
-    assert_eq!(file_system(proc.as_fd()), Ok(0x9fa0));
+    assert_eq!(file_system(proc.as_fd()), Ok(PROCFS));
     let info = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let line = info.lines().rfind(|l| l.split(' ').nth(4) == Some("/proc")).expect("/proc");
     let nosuid = line.split(' ').nth(5).expect("options").split(',').any(|o| o == "nosuid");

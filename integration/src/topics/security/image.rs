@@ -294,7 +294,7 @@ fn no_program_of_the_image_is_run_outside(ctx: &Ctx) -> Result {
         }
     }
     let container = ctx.started(&bundle)?;
-    super::exec(ctx, &container, &["--user", "1000:1000"], &["/probe", "exit", "0"])?;
+    ctx.exec(&container, &["--user", "1000:1000"], &["/probe", "exit", "0"])?;
     for command in ["ps", "state", "events"] {
         let words: &[&str] = if command == "events" { &["events", "--stats"] } else { &[command] };
         ctx.call(&[words, &[&container.id]].concat())?;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::harness::{Bundle, Container, Ctx, Output, Result, check_eq};
+use crate::harness::{Bundle, Ctx, Result, check_eq};
 
 pub(super) mod host;
 pub(super) mod image;
@@ -65,15 +65,6 @@ impl Canary {
 fn contained(ctx: &Ctx, bundle: &Bundle, canary: &Canary) -> Result {
     ctx.run(bundle)?;
     canary.untouched()
-}
-
-/// `exec` with these words after the id.
-fn exec(ctx: &Ctx, container: &Container, flags: &[&str], program: &[&str]) -> Result<Output> {
-    let mut words = vec!["exec"];
-    words.extend(flags);
-    words.push(&container.id);
-    words.extend(program);
-    ctx.call(&words)
 }
 
 /// Takes the mounts at and below this path out of config.json.

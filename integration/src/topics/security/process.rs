@@ -7,7 +7,6 @@ use std::{
 
 use serde_json::json;
 
-use super::exec;
 use crate::harness::{Container, Ctx, Need, Result, check, check_eq, context::path, tests};
 
 tests! {
@@ -92,7 +91,7 @@ fn an_exec_is_out_of_reach_until_it_is_the_program(ctx: &Ctx) -> Result {
         let container = ctx.started(&bundle)?;
         container.prints("watching")?;
         for _ in 0..20 {
-            exec(ctx, &container, &[], &["/bin/true"])?.succeeded("exec")?;
+            ctx.exec(&container, &[], &["/bin/true"])?.succeeded("exec")?;
         }
         for call in ["umask", "capset", "setns", "setresuid,setuid", "faccessat2,faccessat", "execve"] {
             let mut command = Command::new("/usr/bin/strace");

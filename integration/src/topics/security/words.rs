@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{Canary, exec};
+use super::Canary;
 use crate::harness::{Container, Ctx, Need, Result, check, check_eq, context::path, look, tests};
 
 tests! {
@@ -89,7 +89,7 @@ fn exec_joins_no_control_group_beside(ctx: &Ctx) -> Result {
         "/".repeat(2) + "..",
     ];
     let tried = ways.iter().try_for_each(|way| {
-        let output = exec(ctx, &container, &["--cgroup", way], &["cat", "/proc/self/cgroup"])?;
+        let output = ctx.exec(&container, &["--cgroup", way], &["cat", "/proc/self/cgroup"])?;
         check!(output.code != 0, "exec --cgroup {way} is accepted: {}", output.stdout());
         Ok(())
     });
@@ -107,12 +107,12 @@ fn a_user_of_exec_is_a_number_or_refused(ctx: &Ctx) -> Result {
     )?;
     let container = ctx.started(&bundle)?;
     for user in ["0", "1", "65534", "4294967294"] {
-        let output = exec(ctx, &container, &["--user", user], &["id", "-u"])?.succeeded(user)?;
+        let output = ctx.exec(&container, &["--user", user], &["id", "-u"])?.succeeded(user)?;
         check_eq!(output.stdout().trim(), user, "id -u of --user {user}");
     }
     for user in ["4294967295", "4294967296", "-1", "1:", ":1", "1a", " 1", "", "1:4294967295", "0x1", "1:1:1"]
     {
-        let output = exec(ctx, &container, &["--user", user], &["id", "-u"])?;
+        let output = ctx.exec(&container, &["--user", user], &["id", "-u"])?;
         check!(output.code != 0, "exec --user {user:?} is accepted: {}", output.stdout());
     }
     Ok(())
