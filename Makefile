@@ -25,9 +25,10 @@ mutation:
 conformance: build
 	integration/conformance/run
 
-# Podman and Docker on Coracle, and on crun and runc beside it; writes docs/engines.md.
+# Podman, Docker, containerd and Buildah of two Debian releases on Coracle, and on crun and runc beside it; writes docs/engines.md.
 engines: build
 	RUNTIMES="crun runc coracle" TABLE=yes integration/engines/run
+	VM_SUITE=forky RUNTIMES="crun runc coracle" TABLE=yes integration/engines/run
 
 bench: build
 	integration/bench
