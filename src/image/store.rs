@@ -39,6 +39,9 @@ pub(crate) struct RegistryArgs {
     /// false: take any certificate, and plain HTTP where there is no TLS
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     tls_verify: Option<bool>,
+    /// Directory with *.crt that vouch for the registry, and *.cert with *.key to show it
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
     /// Ask this server first: host, or host/path; may be given again
     #[arg(long, value_name = "HOST")]
     mirror: Vec<String>,
@@ -55,6 +58,8 @@ impl RegistryArgs {
             password: self.creds.as_ref().map(split).transpose()?,
             verify: self.tls_verify,
             mirrors: self.mirror.clone(),
+            cert_dir: self.cert_dir.clone(),
+            proxies: None,
         })
     }
 }

@@ -2,10 +2,11 @@
 //! certificates, and nothing read without a limit.
 
 use super::lookup::Lookup;
+use super::proxy::Proxies;
 use super::url::Origin;
 use crate::error::{Doing, Error, Kind, Result, fail, shown};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector, TcpConnector};
@@ -28,6 +29,7 @@ const BUNDLES: [&str; 4] = [
 /// A client with connections that are used again.
 pub(super) struct Http {
     agent: ureq::Agent,
+    proxies: Proxies,
 }
 
 /// An answer; its body has not been read.
@@ -40,11 +42,8 @@ pub(super) struct Response {
 impl Http {
     /// For one registry: `directory` may hold its own `*.crt`, and `*.cert` with `*.key` for this client, as in
     /// containers-certs.d(5). `verify` false takes any certificate.
-    pub(super) fn new(directory: Option<&Path>, verify: bool) -> Result<Self> {
-        let (mut roots, mut own) = (Vec::new(), None);
-        if let Some(bundle) = BUNDLES.iter().find_map(|b| std::fs::read(b).ok()) {
-            roots.extend(certificates(&bundle));
-        }
+    pub(super) fn new(directory: Option<&Path>, verify: bool, proxies: Proxies) -> Result<Self> {
+        let (mut roots, mut own) = (of_host()?, None);
         if let Some(directory) = directory {
             own = local(directory, &mut roots)?;
         }
@@ -57,6 +56,7 @@ impl Http {
         let config = ureq::Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)
+            .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
@@ -66,10 +66,10 @@ impl Http {
             .timeout_per_read(Some(SILENCE))
             .build();
         let connector =
-            ().chain(TcpConnector::default())
-                .chain(ConnectProxyConnector::default())
+            ().chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
                 .chain(RustlsConnector::default());
-        Ok(Self { agent: ureq::Agent::with_parts(config, connector, Lookup) })
+        Ok(Self { agent: ureq::Agent::with_parts(config, connector, Lookup), proxies })
     }
 
     /// GET. The authorization goes to the URL's own server only, and to no redirect elsewhere; a redirect from TLS to
@@ -94,7 +94,10 @@ impl Http {
             if let Some(value) = authorization.filter(|_| origin == first) {
                 request = request.header("Authorization", value);
             }
-            let inner = request.call().map_err(|e| said(&e)).doing(|| format!("ask {}", origin.host))?;
+            let proxy = self.proxies.of(&origin)?;
+            let doing = || asking(&origin, proxy.as_ref());
+            let request = request.config().proxy(proxy.clone()).build();
+            let inner = request.call().map_err(|e| said(&e)).doing(doing)?;
             let response = Response { inner, url: at };
             match response.redirect()? {
                 None => return Ok(response),
@@ -106,8 +109,12 @@ impl Http {
 
     /// POST of a form; no redirect is followed.
     pub(super) fn post_form(&self, url: &str, form: &str) -> Result<Response> {
+        let Some(origin) = Origin::of(url) else { fail!(Network, "{} is no URL", shown(url.as_bytes())) };
+        let proxy = self.proxies.of(&origin)?;
+        let doing = || asking(&origin, proxy.as_ref());
         let request = self.agent.post(url).header("Content-Type", "application/x-www-form-urlencoded");
-        let inner = request.send(form).map_err(|e| said(&e))?;
+        let request = request.config().proxy(proxy.clone()).build();
+        let inner = request.send(form).map_err(|e| said(&e)).doing(doing)?;
         Ok(Response { inner, url: url.to_owned() })
     }
 }
@@ -164,6 +171,18 @@ impl Response {
     }
 }
 
+fn asking(origin: &Origin, proxy: Option<&ureq::Proxy>) -> String {
+    match proxy {
+        Some(proxy) => format!("ask {} through the proxy {}:{}", origin.host, proxy.host(), proxy.port()),
+        None => format!("ask {}", origin.host),
+    }
+}
+
+/// Whether a request failed because of what the server said in TLS, in rustls's words.
+pub(super) fn speaks_tls(e: &Error) -> bool {
+    ["certificate", "alert"].iter().any(|word| e.to_string().to_ascii_lowercase().contains(word))
+}
+
 /// A body that broke off.
 pub(super) fn broken(e: std::io::Error) -> Error {
     Error::new(Kind::Network, format!("the connection broke: {e}"))
@@ -174,12 +193,31 @@ fn said(e: &ureq::Error) -> Error {
     let text = e.to_string();
     let hint = match () {
         () if text.contains("UnknownIssuer") => {
-            "; put the certificate of its issuer into /etc/containers/certs.d/HOST/ca.crt"
+            "; put the certificate of its issuer into /etc/containers/certs.d/HOST/ca.crt, or name its directory with --cert-dir"
         }
         () if matches!(e, ureq::Error::HostNotFound) => " (hosts file and DNS)",
         () => "",
     };
     Error::new(Kind::Network, format!("{text}{hint}"))
+}
+
+/// Those who may vouch for any server. SSL_CERT_FILE stands in for the host's own list and SSL_CERT_DIR adds to it, as Go
+/// has it. Errors: a file or directory that was asked for and cannot be read.
+fn of_host() -> Result<Vec<Certificate<'static>>> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let list = match var("SSL_CERT_FILE") {
+        Some(file) => std::fs::read(&file).doing(|| format!("SSL_CERT_FILE: read {}", file.display()))?,
+        None => BUNDLES.iter().find_map(|b| std::fs::read(b).ok()).unwrap_or_default(),
+    };
+    let mut roots = certificates(&list);
+    for directory in var("SSL_CERT_DIR").iter().flat_map(std::env::split_paths) {
+        let list = std::fs::read_dir(&directory);
+        let list = list.doing(|| format!("SSL_CERT_DIR: read {}", directory.display()))?;
+        // Links to the same files, directories, what is nobody's to read: none of these adds a certificate.
+        let own = list.flatten().filter(|entry| entry.file_type().is_ok_and(|t| t.is_file()));
+        roots.extend(own.filter_map(|e| std::fs::read(e.path()).ok()).flat_map(|bytes| certificates(&bytes)));
+    }
+    Ok(roots)
 }
 
 fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {

@@ -9,6 +9,7 @@ mod auth;
 mod credentials;
 mod http;
 mod lookup;
+mod proxy;
 mod settings;
 mod url;
 
@@ -19,6 +20,7 @@ use crate::reference::{DOCKER, Reference};
 use auth::Challenge;
 use credentials::Credentials;
 use http::{Http, Response};
+pub use proxy::Proxies;
 use settings::{Endpoint, Settings};
 use std::io::Read;
 use std::path::PathBuf;
@@ -34,6 +36,14 @@ pub fn broken(e: std::io::Error) -> Error {
     http::broken(e)
 }
 
+/// The server that a WWW-Authenticate header names for tokens, if there is one: what a registry's answer is read with.
+pub fn realm<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    match Challenge::parse(headers)? {
+        Challenge::Bearer { realm, .. } => Some(realm),
+        Challenge::Basic => None,
+    }
+}
+
 /// What the caller says about registries.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -45,6 +55,10 @@ pub struct Options {
     pub verify: Option<bool>,
     /// Servers to ask before the registry itself: host, or host/path.
     pub mirrors: Vec<String>,
+    /// A directory of certificates as in containers-certs.d(5), instead of the engines' one for the registry.
+    pub cert_dir: Option<PathBuf>,
+    /// Proxies instead of the environment's.
+    pub proxies: Option<Proxies>,
 }
 
 /// A repository on a server.
@@ -95,8 +109,13 @@ impl Registry {
                 credentials::find(file, &reference.registry, &reference.repository)?
             }
         };
-        let directory = settings::certificates(&reference.registry);
-        let http = Http::new(directory.as_deref(), !endpoint.insecure)?;
+        let directory = match &options.cert_dir {
+            Some(directory) if directory.is_dir() => Some(directory.clone()),
+            Some(directory) => fail!(Usage, "--cert-dir {}: there is no such directory", directory.display()),
+            None => settings::certificates(&reference.registry),
+        };
+        let proxies = options.proxies.clone().unwrap_or_else(Proxies::of_environment);
+        let http = Http::new(directory.as_deref(), !endpoint.insecure, proxies)?;
         let host = if reference.registry == DOCKER { "registry-1.docker.io" } else { &reference.registry };
         let (base, first) = greet(&http, host, settings::may_be_plain(&endpoint))?;
         let Some(origin) = Origin::of(&base) else { fail!(Usage, "{host} is no host") };
@@ -214,14 +233,19 @@ impl Registry {
 fn greet(http: &Http, host: &str, may_be_plain: bool) -> Result<(String, Response)> {
     let url = |scheme: &str| format!("{scheme}://{host}/v2/");
     match http.get(&url("https"), &[], None) {
-        Err(secure) if may_be_plain => match http.get(&url("http"), &[], None) {
-            Ok(response) => Ok((url("http"), response)),
-            // No server at all, or one that does not speak TLS: the plain answer says it best.
-            Err(plain) if ["refused", "corrupt message"].iter().any(|w| secure.to_string().contains(w)) => {
+        // Who speaks TLS but cannot show who he is, is not asked without.
+        Err(secure) if may_be_plain && !http::speaks_tls(&secure) => {
+            match http.get(&url("http"), &[], None) {
+                Ok(response) => Ok((url("http"), response)),
+                // No server at all, or one that does not speak TLS: the plain answer says it best.
                 Err(plain)
+                    if ["refused", "corrupt message"].iter().any(|w| secure.to_string().contains(w)) =>
+                {
+                    Err(plain)
+                }
+                Err(_) => Err(secure),
             }
-            Err(_) => Err(secure),
-        },
+        }
         other => other.map(|response| (url("https"), response)),
     }
 }

@@ -1,6 +1,8 @@
 //! Builders of tar streams and images, good and bad, and a canary that must not be touched.
 #![allow(dead_code, missing_docs)]
 
+pub(crate) mod server;
+
 use coracle_image::Result;
 use coracle_image::bundle;
 use coracle_image::digest::{Algorithm, Digest};
