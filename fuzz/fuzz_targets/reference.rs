@@ -1,9 +1,5 @@
-//! References: what parses is itself when it is parsed again.
 #![no_main]
-use coracle_image::reference::Reference;
-
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    if let Ok(parsed) = text.parse::<Reference>() {
-        assert_eq!(parsed.to_string().parse::<Reference>().unwrap(), parsed);
-    }
-});
+#[path = "../targets.rs"]
+#[allow(dead_code)]
+mod targets;
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::reference(data));

@@ -153,6 +153,58 @@ fn archives_of_both_kinds() {
     assert!(e.to_string().contains("digest"), "{e}");
 }
 
+/// zstd:chunked: zstd in frames, then frames with a table of contents that readers of zstd skip. The sample is skopeo's
+/// (`skopeo copy --dest-compress-format zstd:chunked`); by hand, skipped frames stand in other places too.
+#[test]
+fn zstd_chunked_is_read_as_zstd() {
+    let scratch = Scratch::new();
+    let limits = Limits::default();
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/samples/zstd-chunked.tar");
+    let query = Query { platform: Some("linux/amd64".parse().unwrap()), ..Query::default() };
+    if common::is_root() {
+        scratch.unpack_from(sample, &query, &limits).unwrap();
+        assert_eq!(scratch.read("dir/file"), "hello\n");
+        assert_eq!(scratch.read("again").lines().count(), 2000);
+        assert_eq!(fs::read_link(scratch.rootfs("link")).unwrap(), Path::new("dir/file"));
+    }
+    // Whatever the annotations say of it: the stream decides, and its digest.
+    let sample = Source::open(sample, &limits).unwrap().image(&query).unwrap();
+    assert!(sample.layers[0].blob.magic::<4>().unwrap() == [0x28, 0xb5, 0x2f, 0xfd]);
+    let tar = Tar::new().file("f", "1").file("g", &"2".repeat(2000)).end();
+    let skipped = |n: u8, body: &[u8]| {
+        [&[0x50 + n, 0x2a, 0x4d, 0x18][..], &(body.len() as u32).to_le_bytes(), body].concat()
+    };
+    let frame = |bytes: &[u8]| zstd::encode_all(bytes, 3).unwrap();
+    let layer = [
+        skipped(15, b"before"),
+        frame(&tar[..700]),
+        skipped(0, b"between"),
+        skipped(0, b""),
+        frame(&tar[700..]),
+        skipped(0, &[0x28; 300]),
+        skipped(0, b"GNUlInUx"),
+    ]
+    .concat();
+    let mut image = Image::of(&[]);
+    image.manifest["layers"] = json!([{"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd",
+        "digest": sha256(&layer), "size": layer.len(),
+        "annotations": {"io.github.containers.zstd-chunked.manifest-position": "18446744073709551615:1:1:1",
+            "io.github.containers.zstd-chunked.manifest-checksum": "sha256:../../x"}}]);
+    image.config["rootfs"]["diff_ids"] = json!([sha256(&tar)]);
+    image.blobs = vec![layer.clone()];
+    scratch.unpack_with(&image, &limits).unwrap();
+    assert_eq!((scratch.read("f"), scratch.read("g").len()), ("1".into(), 2000));
+    // A skipped frame counts for the blob's digest like any other byte.
+    let last = layer.len() - 1;
+    image.blobs[0][last] ^= 1;
+    let dir = scratch.path.join("changed");
+    image.write(&dir);
+    let path = dir.join("blobs").join(sha256(&layer).replace(':', "/"));
+    fs::write(path, &image.blobs[0]).unwrap();
+    let e = scratch.unpack_from(dir.to_str().unwrap(), &Query::default(), &limits).unwrap_err();
+    assert_eq!(e.kind(), Kind::Corrupt, "{e}");
+}
+
 /// CVE-2025-11395: the outer archive is as hostile as a layer.
 #[test]
 fn hostile_outer_archives() {
