@@ -133,7 +133,9 @@ fn prepared(global: &Global, args: &RunArgs, store: &Store, id: &str, bundle: &P
     if !args.interactive && !args.wish.tty() {
         network::nothing_to_read();
     }
-    let overlay = Overlay { directory: store.path().join(&container.directory), options: container.options };
+    let directory = store.path().join(&container.directory);
+    let overlay =
+        (!container.options.is_empty()).then_some(Overlay { directory, options: container.options });
     let create = CreateArgs {
         bundle: bundle.to_owned(),
         config: "config.json".into(),
@@ -143,7 +145,7 @@ fn prepared(global: &Global, args: &RunArgs, store: &Store, id: &str, bundle: &P
         ..CreateArgs::default()
     };
     let connect = |namespaces: &[OwnedFd; 2]| network::start(namespaces, bundle);
-    let image = create::Image { overlay: Some(overlay), network: (args.net == "pasta").then_some(&connect) };
+    let image = create::Image { overlay, network: (args.net == "pasta").then_some(&connect) };
     let outcome = create::run_image(global, &create, args.detach, !args.rm, &image);
     if args.detach && outcome.is_ok() {
         crate::inspect::print(&format!("{id}\n"));

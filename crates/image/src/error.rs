@@ -21,6 +21,8 @@ pub enum Kind {
     Limit,
     /// Well-formed, but not something that this program can read or run.
     Unsupported,
+    /// overlayfs cannot join the layers here: a copy of them can do without it.
+    Overlay,
     /// Someone else is at work on the same bundle or store, or it is already there.
     Busy,
     /// The registry did not answer, or answered with an error.

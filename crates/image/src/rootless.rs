@@ -28,11 +28,15 @@ impl Privilege {
     pub fn of_caller() -> Self {
         let (uid, gid) = (creds::geteuid(), creds::getegid());
         if uid == 0 {
-            return Self::Root;
+            let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+            return match has_one_id(&map) {
+                true => Self::Single(only(uid, gid), "this user namespace has one id".into()),
+                false => Self::Root,
+            };
         }
         match subordinate(uid, gid) {
             Ok(ids) => Self::Subordinate(ids),
-            Err(e) => Self::Single(Ids { users: vec![own(uid)], groups: vec![own(gid)] }, e.to_string()),
+            Err(e) => Self::Single(only(uid, gid), e.to_string()),
         }
     }
 
@@ -43,6 +47,15 @@ impl Privilege {
             Self::Subordinate(ids) | Self::Single(ids, _) => Some(ids),
         }
     }
+}
+
+fn only(uid: u32, gid: u32) -> Ids {
+    Ids { users: vec![own(uid)], groups: vec![own(gid)] }
+}
+
+/// Root of a namespace that `unshare --map-root-user` makes can give no file to anybody else.
+fn has_one_id(map: &str) -> bool {
+    map.split_whitespace().skip(2).step_by(3).eq(["1"])
 }
 
 fn own(outside: u32) -> IdRange {
@@ -252,6 +265,13 @@ mod tests {
         assert_eq!(ranges_of(text, None, 7), []);
         assert_eq!(free_start(text), 165536);
         assert_eq!(user_name(b"root:x:0:0\nann:x:1000:1\n", 1000).as_deref(), Some("ann"));
+    }
+
+    #[test]
+    fn a_namespace_of_one_id() {
+        assert!(has_one_id("         0       1000          1\n"));
+        assert!(!has_one_id("         0          0 4294967295\n"));
+        assert!(!has_one_id("         0       1000          1\n         1     100000      65536\n"));
     }
 
     #[test]

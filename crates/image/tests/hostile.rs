@@ -104,6 +104,18 @@ fn the_root_stays_a_directory() {
     assert_eq!(scratch.rootfs("").metadata().unwrap().mode() & 0o7777, 0o711);
 }
 
+/// Buildah's layers do not name it: every user of the container passes through it all the same.
+#[test]
+fn a_root_that_no_layer_names_is_open() {
+    let scratch = Scratch::new();
+    let mode = || scratch.rootfs("").metadata().unwrap().mode() & 0o7777;
+    scratch.unpack(&[Tar::new().file("f", "1").end()]).unwrap();
+    assert_eq!(mode(), 0o755);
+    let named = Tar::new().header("./", b'5', 0, "", 0o700, 7).end();
+    scratch.unpack(&[named, Tar::new().file("f", "1").end()]).unwrap();
+    assert_eq!(mode(), 0o700);
+}
+
 /// CVE-2026-50163: link targets count from the root file system, not from where the program runs.
 #[test]
 fn hard_links_count_from_the_root() {

@@ -51,7 +51,7 @@ pub(super) fn capabilities(root: bool) -> Value {
     json!({"bounding": CAPABILITIES, "effective": now, "permitted": now})
 }
 
-pub(super) fn mounts(wishes: &Wishes) -> Value {
+pub(super) fn mounts(wishes: &Wishes, volumes: Vec<Value>) -> Value {
     let mount = |to: &str, kind: &str, from: &str, options: &str| {
         let options: Vec<&str> = options.split(',').collect();
         json!({"destination": to, "type": kind, "source": from, "options": options})
@@ -85,6 +85,7 @@ pub(super) fn mounts(wishes: &Wishes) -> Value {
             ["/etc/resolv.conf", "/etc/hosts"].map(|f| mount(f, "bind", f, "rbind,nosuid,noexec,nodev,ro")),
         );
     }
+    all.extend(volumes);
     all.extend(wishes.mounts.iter().cloned());
     json!(all)
 }

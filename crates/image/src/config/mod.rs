@@ -100,12 +100,36 @@ pub fn config(image: &Image, wishes: &Wishes, root: BorrowedFd) -> Result<(Value
         "process": process,
         "root": {"path": "rootfs", "readonly": wishes.readonly},
         "hostname": wishes.hostname.as_deref().unwrap_or("coracle"),
-        "mounts": defaults::mounts(wishes),
+        "mounts": defaults::mounts(wishes, kept_writable(run, wishes, &mut notes)),
         "annotations": annotations(image, &mut notes),
         "linux": defaults::linux(wishes),
     });
     spec["linux"]["seccomp"] = seccomp::profile();
     Ok((spec, notes))
+}
+
+/// What an image calls its volumes stays writable under a read-only root: in memory, beginning with what the image has
+/// there. Under a writable root they need no more than their directories.
+fn kept_writable(run: &Execution, wishes: &Wishes, notes: &mut Vec<String>) -> Vec<Value> {
+    let taken = |to: &str| wishes.mounts.iter().any(|m| m["destination"] == to);
+    let all = run.volumes.keys().map(|v| absolute(v));
+    let volumes: Vec<String> = all.filter(|v| is_own(v) && !taken(v)).collect();
+    if !wishes.readonly || volumes.is_empty() {
+        return Vec::new();
+    }
+    notes.push(format!(
+        "the root is read-only, and what is written to the image's volumes is kept in memory: {}",
+        volumes.iter().map(|v| shown(v.as_bytes())).collect::<Vec<_>>().join(", ")
+    ));
+    let mount = |to: &String| json!({"destination": to, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "tmpcopyup"]});
+    volumes.iter().map(mount).collect()
+}
+
+/// Whether a path is the image's to mount on: not the root, nor what the kernel and the runtime fill.
+fn is_own(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+    let first = parts.first().is_some_and(|p| !["proc", "sys", "dev"].contains(p));
+    first && !parts.contains(&"..") && !path.contains('\0')
 }
 
 /// A user without privileges can only become an id that is mapped.

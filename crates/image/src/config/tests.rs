@@ -151,3 +151,20 @@ fn without_privileges() {
         convert(json!({"Cmd": ["x"], "User": "12"}), &wishes).unwrap_err().to_string().contains("--user")
     );
 }
+
+/// Docker's --read-only: what the image calls a volume is written to all the same, unless the caller has put something there.
+#[test]
+fn volumes_under_a_readonly_root() {
+    let image = json!({"Cmd": ["c"], "Volumes": {"/data": {}, "rel/ative": {}, "/": {}, "/proc/x": {}, "/a/../..": {}, "/mine": {}}});
+    let mine = json!({"destination": "/mine", "type": "bind", "source": "/srv", "options": []});
+    let wishes = Wishes { readonly: true, mounts: vec![mine], ..Wishes::default() };
+    let (spec, notes) = convert(image.clone(), &wishes).unwrap();
+    let mounts = spec["mounts"].as_array().unwrap();
+    let added: Vec<_> =
+        mounts.iter().filter(|m| m["options"].as_array().unwrap().contains(&json!("tmpcopyup"))).collect();
+    assert_eq!(added.iter().map(|m| &m["destination"]).collect::<Vec<_>>(), ["/data", "/rel/ative"]);
+    assert_eq!(mounts.iter().filter(|m| m["destination"] == "/mine").count(), 1);
+    assert!(notes.iter().any(|n| n.contains("/data")), "{notes:?}");
+    let (spec, notes) = convert(image, &Wishes::default()).unwrap();
+    assert!(!spec["mounts"].to_string().contains("/data") && notes.is_empty(), "{notes:?}");
+}

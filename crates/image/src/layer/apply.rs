@@ -57,6 +57,8 @@ pub struct Summary {
     pub duplicates: u64,
     /// The highest user and group id.
     pub highest: (u32, u32),
+    /// Whether an entry named the root itself.
+    pub has_root: bool,
 }
 
 /// A directory's last touches.
@@ -125,6 +127,12 @@ impl Applier {
         for (ino, directory) in late {
             self.touch(ino, &directory).doing(|| format!("finish directory {}", shown(&directory.path)))?;
         }
+        if !self.summary.has_root {
+            // As engines have it: every user of the container passes through it.
+            let (root, flags) = (self.rootfs.directory(b"")?, libc::O_RDONLY | libc::O_DIRECTORY);
+            let open = fs::openat(root.fd(), c".", flags, 0).doing(|| "open the root")?;
+            fs::fchmod(open.as_fd(), 0o755).doing(|| "finish the root")?;
+        }
         Ok(self.summary)
     }
 
@@ -164,6 +172,7 @@ impl Applier {
         let root = self.rootfs.directory(b"")?;
         self.own(root.fd(), c"", &entry, libc::AT_EMPTY_PATH)?;
         self.keep_late(root.ino, Vec::new(), entry);
+        self.summary.has_root = true;
         Ok(())
     }
 
@@ -519,7 +528,7 @@ impl Applier {
                 self.mark_opaque(parent.fd(), name)
             }
             Err(Errno::EEXIST) | Ok(()) => Ok(()),
-            Err(e) => Err(Error::from(e).within("make an overlay whiteout")),
+            Err(e) => Err(unmarkable(e).within("make an overlay whiteout")),
         }
     }
 
@@ -529,7 +538,8 @@ impl Applier {
             _ => c"trusted.overlay.opaque",
         };
         let fd = fs::openat(dir, name, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
-        fs::fsetxattr(fd.as_fd(), attribute, b"y").doing(|| "mark a directory opaque for overlayfs")
+        let marked = fs::fsetxattr(fd.as_fd(), attribute, b"y");
+        marked.map_err(unmarkable).doing(|| "mark a directory opaque for overlayfs")
     }
 
     fn touch(&mut self, ino: u64, late: &Late) -> Result<()> {
@@ -549,6 +559,14 @@ impl Applier {
 }
 
 /// Whether a directory's owner could not pass through it.
+/// A file system that lies on overlayfs itself, or has no such attributes, cannot keep its marks.
+fn unmarkable(errno: Errno) -> Error {
+    match errno {
+        Errno::EPERM | Errno::EOPNOTSUPP => Error::new(Kind::Overlay, Error::from(errno).to_string()),
+        other => other.into(),
+    }
+}
+
 fn is_shut(mode: u32) -> bool {
     mode & 0o700 != 0o700
 }

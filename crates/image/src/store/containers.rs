@@ -8,6 +8,11 @@
 use super::layers::{Kept, mount_overlay, overlay_options};
 use super::{Hold, Store, c_path, garbage};
 use crate::error::{Doing, Error, Kind, Result, fail};
+use crate::events::Events;
+use crate::layer::apply::{Style, Summary};
+use crate::limits::Limits;
+use crate::source::Image;
+use crate::unpack::{self, How};
 use coracle_sys::{Errno, fs, libc, mount};
 use serde::{Deserialize, Serialize};
 use std::fs::DirBuilder;
@@ -32,7 +37,7 @@ pub struct Container {
     pub remove: bool,
     /// The directory of the layers.
     pub directory: String,
-    /// The overlay's options.
+    /// The overlay's options; empty where the container has a copy of the image.
     pub options: String,
 }
 
@@ -71,7 +76,7 @@ impl Store {
         Ok(Place { path, _lock: lock })
     }
 
-    /// What the overlay of a container is to be.
+    /// What the overlay of a container is to be; without layers it has a copy ([`Store::copy`]).
     pub fn container(
         &self,
         id: &str,
@@ -82,7 +87,10 @@ impl Store {
         remove: bool,
     ) -> Container {
         let (upper, work) = (format!("../containers/{id}/upper"), format!("../containers/{id}/work"));
-        let options = overlay_options(&layers, Some((&upper, &work)), kept.user);
+        let options = match layers.is_empty() {
+            true => String::new(),
+            false => overlay_options(&layers, Some((&upper, &work)), kept.user),
+        };
         Container {
             id: id.to_owned(),
             image: image.to_owned(),
@@ -122,6 +130,26 @@ impl Store {
         mount::umount2(&c_path(&at)?, 0).doing(|| "take the overlay off again")?;
         garbage::remove(&path, "now")?;
         done
+    }
+
+    /// Unpacks an image into a container's own root file system, and returns that: where overlayfs cannot be had.
+    pub fn copy(
+        &self,
+        id: &str,
+        image: &Image,
+        kept: Kept,
+        limits: &Limits,
+        events: &dyn Events,
+    ) -> Result<(OwnedFd, Summary)> {
+        let path = self.container_path(id);
+        let doing = || format!("copy the image into {}", path.display());
+        DirBuilder::new().mode(0o700).create(path.join("trash")).doing(doing)?;
+        let open = |path: &Path| -> Result<OwnedFd> {
+            Ok(std::fs::OpenOptions::new().read(true).open(path).doing(doing)?.into())
+        };
+        let how = How { owners: kept.owners, style: Style::Flat, lower: None, limits, events };
+        let (summary, _) = unpack::layers(&image.layers, open(&path)?.as_fd(), &how).doing(doing)?;
+        Ok((open(&path.join("rootfs"))?, summary))
     }
 
     /// The upper directory's owner and mode are the root's.

@@ -101,7 +101,10 @@ impl Store {
     fn unneeded_layers(&self, directory: &str, needed: &HashSet<String>) -> Result<u64> {
         let path = self.path().join(directory);
         let mut count = 0;
-        for (name, _) in entries(&path) {
+        // A layer whose chain is gone is none: the chains go first, for death may come between any two.
+        let mut all = entries(&path);
+        all.sort_by_key(|(name, _)| !name.starts_with('.'));
+        for (name, _) in all {
             let is_chain = name.starts_with('.') && name.ends_with(".chain");
             let of = name.trim_start_matches('.').trim_end_matches(".chain");
             if needed.contains(of) && (is_chain || !name.starts_with('.')) {

@@ -6,13 +6,13 @@
 
 use super::{Store, c_path, garbage};
 use crate::digest::{Algorithm, Digest};
-use crate::error::{Doing, Result, fail};
+use crate::error::{Doing, Error, Kind, Result, fail};
 use crate::events::{Event, Events};
 use crate::layer::apply::{Owners, Style, Summary};
 use crate::limits::Limits;
 use crate::source::Image;
 use crate::unpack::{self, How, ROOTFS};
-use coracle_sys::{fs, libc, mount};
+use coracle_sys::{Errno, fs, libc, mount};
 use std::ffi::CString;
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
@@ -69,11 +69,7 @@ impl Store {
         events: &dyn Events,
     ) -> Result<(Vec<String>, Summary)> {
         if image.layers.len() > MOST {
-            fail!(
-                Limit,
-                "{} layers; overlayfs mounts at most {MOST}; coracle unpack takes more",
-                image.layers.len()
-            );
+            fail!(Overlay, "the image has {} layers, and overlayfs joins at most {MOST}", image.layers.len());
         }
         let diff_ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id.clone()).collect();
         let ids = chain(&diff_ids);
@@ -97,6 +93,10 @@ impl Store {
             let (number, of, digest) = (i + 1, ids.len(), id.to_string());
             events.event(Event::Layer { number, of, digest: &digest, bytes: image.layers[i].blob.len() });
             let one = self.one(image, i, &names[..i], kept, limits)?;
+            // What a collector that was killed has begun to remove: its chain goes first.
+            if path.join(&names[i]).exists() {
+                garbage::remove(&path, &names[i])?;
+            }
             std::fs::write(path.join(format!(".{}.chain", names[i])), id.to_string())?;
             let (from, to) = (path.join(".new").join("rootfs"), path.join(&names[i]));
             std::fs::rename(&from, &to).doing(|| format!("put {} into place", to.display()))?;
@@ -138,7 +138,7 @@ impl Store {
         };
         let (summary, _) = unpack::layers(&image.layers[at..=at], work.as_fd(), &how)?;
         // A layer need not name its own root: then it is like the one below.
-        if let Some(view) = &view {
+        if let Some(view) = view.as_ref().filter(|_| !summary.has_root) {
             view.lend(fs::openat(work.as_fd(), ROOTFS, libc::O_RDONLY | libc::O_DIRECTORY, 0)?)?;
         }
         Ok(summary)
@@ -172,14 +172,12 @@ impl View {
         Ok(Some(Self { root: root.into(), mounted }))
     }
 
-    /// Gives a root that no entry has named (its mode is still the one it was made with) this one's owner, mode, time.
+    /// Gives a root that no entry has named this one's owner, mode and time.
     fn lend(&self, root: OwnedFd) -> Result<()> {
-        let (mine, its) = (fs::fstat(self.root.as_fd())?, fs::fstat(root.as_fd())?);
-        if its.mode & 0o7777 == 0o700 {
-            fs::fchownat(root.as_fd(), c"", mine.uid, mine.gid, libc::AT_EMPTY_PATH)?;
-            fs::fchmod(root.as_fd(), mine.mode & 0o7777)?;
-            fs::utimensat(root.as_fd(), c"", [mine.mtime, mine.mtime], libc::AT_EMPTY_PATH)?;
-        }
+        let mine = fs::fstat(self.root.as_fd())?;
+        fs::fchownat(root.as_fd(), c"", mine.uid, mine.gid, libc::AT_EMPTY_PATH)?;
+        fs::fchmod(root.as_fd(), mine.mode & 0o7777)?;
+        fs::utimensat(root.as_fd(), c"", [mine.mtime, mine.mtime], libc::AT_EMPTY_PATH)?;
         Ok(())
     }
 }
@@ -214,11 +212,19 @@ pub(super) fn mount_overlay(
     at: &Path,
 ) -> Result<()> {
     let doing = || "join the layers with overlayfs".to_owned();
+    // Not there, not allowed in a user namespace (before Linux 5.11), or not on this file system.
+    let cannot = |errno| match errno {
+        Errno::ENODEV | Errno::ENOSYS | Errno::EPERM | Errno::EACCES | Errno::EINVAL | Errno::EOPNOTSUPP => {
+            Error::new(Kind::Overlay, Error::from(errno).to_string())
+        }
+        other => other.into(),
+    };
     let options = CString::new(overlay_options(names, writable, user)).unwrap_or_default();
     // Names relative to the layers' directory keep the options within their page.
     fs::chdir(&c_path(path)?).doing(doing)?;
     let flags = if writable.is_none() { libc::MS_RDONLY } else { 0 };
-    mount::mount(Some(c"overlay"), &c_path(at)?, Some(c"overlay"), flags, Some(&options)).doing(doing)
+    let mounted = mount::mount(Some(c"overlay"), &c_path(at)?, Some(c"overlay"), flags, Some(&options));
+    mounted.map_err(cannot).doing(doing)
 }
 
 #[cfg(test)]
