@@ -17,6 +17,8 @@ mod hooks;
 mod idmap;
 mod ids;
 mod image;
+mod image_crash;
+mod image_trees;
 mod lifecycle;
 mod limits;
 mod masks;
@@ -27,6 +29,7 @@ mod namespaces;
 mod net_devices;
 mod old_kernels;
 mod random;
+mod registry;
 mod resources;
 mod rootless;
 mod seccomp;
@@ -72,6 +75,9 @@ const TOPICS: &[(&str, &[Test])] = &[
     ("crowd", crowd::TESTS),
     ("rootless", rootless::TESTS),
     ("image", image::TESTS),
+    ("image_trees", image_trees::TESTS),
+    ("image_crash", image_crash::TESTS),
+    ("registry", registry::TESTS),
 ];
 
 /// Every test with its full name, topic/test.

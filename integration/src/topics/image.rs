@@ -1,42 +1,55 @@
-//! From an image to a running container: unpack, pull, run --image, images, rmi. Promises of Coracle alone: no other
-//! low-level runtime reads images.
+//! From an image to a running container: unpack, run --image, images, rmi. Promises of Coracle alone: no other low-level
+//! runtime reads images. Registries are in registry.rs, deaths half-way in image_crash.rs, the unpacked trees in
+//! image_trees.rs.
 
 use std::{
     fs,
-    net::TcpListener,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread::sleep,
     time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use crate::harness::{Ctx, Layout, Need, Output, Result, check, check_eq, container, tests};
+use crate::harness::{
+    Ctx, Layout, Need, Result, check, check_eq, container,
+    image::{call, command, kept, run, store},
+    rootfs, tests,
+};
 
 const OURS: Need = Need::Runtime("coracle");
-const REGISTRY: &str = "/usr/bin/docker-registry";
-const SKOPEO: &str = "/usr/bin/skopeo";
 
 tests! {
     an_unpacked_image_runs_unedited [OURS];
     one_step_from_image_to_exit_status [OURS];
     layers_are_kept_once_and_nothing_stays_mounted [OURS];
     a_layer_keeps_what_lower_ones_say_of_its_directories [OURS];
+    a_user_of_the_image_passes_through_its_root [OURS];
     what_a_container_removes_comes_back_for_the_next [OURS];
     the_whole_life_of_a_container_from_an_image [OURS];
     an_image_in_use_keeps_its_layers [OURS];
     host_directories_are_bound [OURS];
+    volumes_under_a_readonly_root [OURS];
+    without_overlayfs_there_is_a_copy [OURS];
+    more_layers_than_overlayfs_joins [OURS];
+    root_of_one_id_unpacks [OURS];
+    a_user_with_one_id_keeps_all_files [OURS];
     a_terminal_when_asked_for [OURS];
     killed_at_any_moment_the_next_run_succeeds [OURS];
     an_image_cannot_steer_the_runtime [OURS];
     what_cannot_run_leaves_nothing [OURS];
-    a_registry_and_back [OURS, Need::File(REGISTRY), Need::File(SKOPEO)];
     as_a_user_an_unpacked_image_runs_unedited [OURS, Need::Unprivileged];
     as_a_user_one_step_from_image_to_exit_status [OURS, Need::Unprivileged];
     as_a_user_a_layer_keeps_what_lower_ones_say_of_its_directories [OURS, Need::Unprivileged];
     as_a_user_the_whole_life_of_a_container_from_an_image [OURS, Need::Unprivileged];
     as_a_user_killed_at_any_moment_the_next_run_succeeds [OURS, Need::Unprivileged];
+    as_a_user_host_directories_are_bound [OURS, Need::Unprivileged];
+    as_a_user_volumes_under_a_readonly_root [OURS, Need::Unprivileged];
+    as_a_user_a_terminal_when_asked_for [OURS, Need::Unprivileged];
+    as_a_user_owners_are_the_images [OURS, Need::Unprivileged];
+    as_a_user_without_overlayfs_there_is_a_copy [OURS, Need::Unprivileged];
+    as_a_user_an_image_cannot_steer_the_runtime [OURS, Need::Unprivileged];
     as_a_user_pasta_connects [OURS, Need::Unprivileged, Need::File("/usr/bin/pasta"), Need::Writable("/dev/net/tun")];
     pasta_connects [OURS, Need::File("/usr/bin/pasta"), Need::File("/dev/net/tun")];
 }
@@ -44,32 +57,6 @@ tests! {
 /// The tests' root file system as an image that runs this script.
 fn image(ctx: &Ctx, script: &str) -> Result<String> {
     Layout::new(ctx, "image")?.finish(&json!({"Cmd": ["/bin/sh", "-c", script], "Env": ["COLOUR=blue"]}))
-}
-
-fn store(ctx: &Ctx) -> PathBuf {
-    ctx.dir.join("store")
-}
-
-/// The runtime with a store of this test's own.
-fn command(ctx: &Ctx, words: &[&str]) -> Command {
-    let mut command = ctx.command(words);
-    command.env("CORACLE_STORE", store(ctx));
-    command
-}
-
-fn call(ctx: &Ctx, words: &[&str]) -> Result<Output> {
-    ctx.finish(command(ctx, words))
-}
-
-fn run(ctx: &Ctx, words: &[&str]) -> Result<Output> {
-    call(ctx, &[&["run", "--image"], words].concat())
-}
-
-/// The names below a directory of the store, but those that begin with a dot.
-fn kept(ctx: &Ctx, directory: &str) -> Result<Vec<String>> {
-    let list = fs::read_dir(store(ctx).join(directory))?.flatten();
-    let names = list.map(|e| e.file_name().to_string_lossy().into_owned());
-    Ok(names.filter(|n| !n.starts_with('.')).collect())
 }
 
 fn an_unpacked_image_runs_unedited(ctx: &Ctx) -> Result {
@@ -150,6 +137,20 @@ fn a_layer_keeps_what_lower_ones_say_of_its_directories(ctx: &Ctx) -> Result {
     Ok(())
 }
 
+/// No layer names the root, as Buildah writes them.
+fn a_user_of_the_image_passes_through_its_root(ctx: &Ctx) -> Result {
+    let mut layout = Layout::empty(ctx, "image")?;
+    let root = ctx.dir.join("root");
+    rootfs::make(&ctx.image_store(), &root)?;
+    layout.layer(&root, &["bin", "etc", "probe"])?;
+    layout.layer(&root, &["tmp"])?;
+    let image =
+        layout.finish(&json!({"Cmd": ["/bin/stat", "-c", "%a", "/", "/etc/passwd"], "User": "user"}))?;
+    let output = run(ctx, &[&image, "--rm"])?.succeeded("run --image")?;
+    check_eq!(output.stdout(), "755\n644\n", "modes");
+    Ok(())
+}
+
 fn what_a_container_removes_comes_back_for_the_next(ctx: &Ctx) -> Result {
     let image = image(ctx, "rm -r /home /root && mkdir /root && touch /root/new && ls /root /")?;
     let first = run(ctx, &[&image, "--rm"])?.succeeded("the first run")?;
@@ -210,6 +211,136 @@ fn host_directories_are_bound(ctx: &Ctx) -> Result {
     let wrong = run(ctx, &[&image, "--rm", "-v", "/nowhere:/x"])?;
     check!(wrong.code != 0 && wrong.stderr().contains("/nowhere"), "message: {}", wrong.stderr());
     Ok(())
+}
+
+/// Mount points that the image lacks are made all the same; what the image calls a volume is written to.
+fn volumes_under_a_readonly_root(ctx: &Ctx) -> Result {
+    let mut layout = Layout::new(ctx, "image")?;
+    let root = ctx.dir.join("more");
+    fs::create_dir_all(root.join("data/sub"))?;
+    fs::write(root.join("data/sub/seed"), "seeded\n")?;
+    layout.layer(&root, &["data"])?;
+    let script = "cat /mine/new/file /data/sub/seed; : >/data/sub/w && echo written; touch /x || touch /mine/new/x || echo refused";
+    let image = layout.finish(&json!({"Cmd": ["/bin/sh", "-c", script], "Volumes": {"/data": {}}}))?;
+    let from = ctx.dir.join("in");
+    fs::create_dir_all(&from)?;
+    fs::write(from.join("file"), "hello\n")?;
+    let volume = format!("{}:/mine/new:ro", from.display());
+    for _ in 0..2 {
+        let output = run(ctx, &[&image, "--rm", "--read-only", "-v", &volume])?.succeeded("run --image")?;
+        check_eq!(output.stdout(), "hello\nseeded\nwritten\nrefused\n", "output ({})", output.stderr());
+        check!(output.stderr().contains("/data"), "nothing is said of the volume: {}", output.stderr());
+    }
+    Ok(())
+}
+
+/// Overlayfs does not take itself for its writable layer: on a store that lies on one, the container has a copy.
+fn without_overlayfs_there_is_a_copy(ctx: &Ctx) -> Result {
+    on_an_overlay(ctx, &["--mount"])
+}
+
+/// Runs an image, twice, with a store on an overlay that a namespace of these unshare(1) words has.
+fn on_an_overlay(ctx: &Ctx, words: &[&str]) -> Result {
+    let mut layout = Layout::new(ctx, "image")?;
+    let root = ctx.dir.join("more");
+    fs::create_dir_all(&root)?;
+    fs::write(root.join(".wh.home"), "")?;
+    layout.layer(&root, &[".wh.home"])?;
+    let image =
+        layout.finish(&json!({"Cmd": ["/bin/sh", "-c", "ls -d /home /etc/passwd; touch /made; exit 3"]}))?;
+    let places = ["below", "upper", "work", "store"].map(|name| ctx.dir.join(name));
+    for place in &places {
+        fs::create_dir_all(place)?;
+    }
+    let [below, upper, work, store] = places.map(|place| place.display().to_string());
+    let script = format!(
+        "mount -t overlay overlay -o lowerdir={below},upperdir={upper},workdir={work},userxattr {store} || exit 9
+        for i in 1 2; do \"$@\"; echo $?; done; ls {store}/containers | wc -l"
+    );
+    let run = command(ctx, &["run", "--image", &image, "--rm"]);
+    let mut within = Command::new("unshare");
+    within.args(words).args(["--propagation", "private", "sh", "-c", &script, "sh"]);
+    within.arg(run.get_program()).args(run.get_args()).current_dir(&ctx.dir).stdin(Stdio::null());
+    within.env("CORACLE_STORE", &store);
+    let output = ctx.finish(within)?;
+    check_eq!(output.stdout(), "/etc/passwd\n3\n/etc/passwd\n3\n0\n", "two runs ({})", output.stderr());
+    check!(output.stderr().contains("copy of the image"), "no warning: {}", output.stderr());
+    Ok(())
+}
+
+fn more_layers_than_overlayfs_joins(ctx: &Ctx) -> Result {
+    let mut layout = Layout::new(ctx, "image")?;
+    let root = ctx.dir.join("more");
+    fs::create_dir_all(&root)?;
+    for i in 0..130 {
+        fs::write(root.join("last"), i.to_string())?;
+        layout.layer(&root, &["last"])?;
+    }
+    let image = layout.finish(&json!({"Cmd": ["/bin/cat", "/last"]}))?;
+    let output = run(ctx, &[&image, "--rm"])?.succeeded("run --image")?;
+    check_eq!(output.stdout(), "129", "what the last layer says");
+    check!(output.stderr().contains("131 layers"), "no warning: {}", output.stderr());
+    check_eq!(kept(ctx, "containers")?.len(), 0, "containers left");
+    Ok(())
+}
+
+/// What unshare(1) makes of root: an id that no other file can be given to.
+fn root_of_one_id_unpacks(ctx: &Ctx) -> Result {
+    let image = owned_by_others(ctx)?;
+    let unpack = command(ctx, &["unpack", &image, "bundle"]);
+    let mut within = Command::new("unshare");
+    within.args(["--user", "--map-root-user"]).arg(unpack.get_program()).args(unpack.get_args());
+    within.current_dir(&ctx.dir).stdin(Stdio::null());
+    let output = ctx.finish(within)?.succeeded("unpack")?;
+    check!(output.stderr().contains("belong to you alone"), "nothing is said: {}", output.stderr());
+    let owner = fs::metadata(ctx.dir.join("bundle/rootfs/file"))?;
+    check_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0, "owner");
+    Ok(())
+}
+
+/// A user that /etc/subuid does not name: run, unpack, run the bundle, and remove everything again.
+fn a_user_with_one_id_keeps_all_files(ctx: &Ctx) -> Result {
+    let image = owned_by_others(ctx)?;
+    let home = ctx.dir.join("home");
+    fs::create_dir_all(&home)?;
+    std::os::unix::fs::chown(&home, Some(54_321), Some(54_321))?;
+    let call = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "54321", "--regid", "54321", "--clear-groups"]).arg(&ctx.runtime);
+        command.arg("--root").arg(home.join("state")).args(words);
+        command
+            .env("CORACLE_STORE", home.join("store"))
+            .env("HOME", &home)
+            .current_dir(&home)
+            .stdin(Stdio::null());
+        ctx.finish(command)
+    };
+    let output = call(&["run", "--image", &image, "--rm"])?.succeeded("run --image")?;
+    check_eq!(output.stdout().trim(), "0:0", "owner within");
+    let unpacked = call(&["unpack", &image, "bundle"])?.succeeded("unpack")?;
+    check!(unpacked.stderr().contains("belong to you alone"), "nothing is said: {}", unpacked.stderr());
+    let owner = fs::metadata(home.join("bundle/rootfs/file"))?;
+    check_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 54_321, "owner outside");
+    let output = call(&["run", "--bundle", "bundle", &ctx.id()])?.succeeded("run of the bundle")?;
+    check_eq!(output.stdout().trim(), "0:0", "owner within the bundle");
+    call(&["rmi", "./bundle"])?.succeeded("rmi of the bundle")?;
+    call(&["rmi", "--all"])?.succeeded("rmi --all")?;
+    check!(!home.join("bundle").exists(), "the bundle is still there");
+    for directory in ["layers", "layers-single", "containers"] {
+        let left = fs::read_dir(home.join("store").join(directory))?.count();
+        check_eq!(left, 0, "left in {directory}");
+    }
+    Ok(())
+}
+
+/// An image with a file of user 33 and group 42.
+fn owned_by_others(ctx: &Ctx) -> Result<String> {
+    let mut layout = Layout::new(ctx, "image")?;
+    let root = ctx.dir.join("more");
+    fs::create_dir_all(&root)?;
+    fs::write(root.join("file"), "")?;
+    layout.layer_of(&root, &["file"], (33, 42))?;
+    layout.finish(&json!({"Cmd": ["/bin/stat", "-c", "%u:%g", "/file"]}))
 }
 
 fn a_terminal_when_asked_for(ctx: &Ctx) -> Result {
@@ -281,86 +412,6 @@ fn what_cannot_run_leaves_nothing(ctx: &Ctx) -> Result {
     Ok(())
 }
 
-/// A registry of Debian's on loopback, ended by dropping.
-struct Registry(Child, u16);
-
-impl Registry {
-    fn start(ctx: &Ctx) -> Result<Registry> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let config = ctx.dir.join("registry.yml");
-        let root = ctx.dir.join("registry");
-        fs::write(
-            &config,
-            format!(
-                "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
-                root.display()
-            ),
-        )?;
-        let child = Command::new(REGISTRY)
-            .args(["serve"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let registry = Registry(child, port);
-        container::until("the registry answers", || {
-            Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop))
-        })?;
-        Ok(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn a_registry_and_back(ctx: &Ctx) -> Result {
-    let image = image(ctx, "echo pulled")?;
-    let registry = Registry::start(ctx)?;
-    let name = format!("127.0.0.1:{}/test/image:one", registry.1);
-    let skopeo = |words: &[&str]| -> Result {
-        let output = Command::new(SKOPEO).arg("--insecure-policy").args(words).output()?;
-        check!(output.status.success(), "skopeo {words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    };
-    skopeo(&[
-        "copy",
-        "--dest-tls-verify=false",
-        &format!("oci:{image}:latest"),
-        &format!("docker://{name}"),
-    ])?;
-    let pulled = call(ctx, &["pull", &name])?.succeeded("pull")?;
-    check!(pulled.stdout().starts_with("sha256:"), "pull printed {}", pulled.stdout());
-    let events = call(ctx, &["pull", "--json", &name])?.succeeded("pull --json")?;
-    let events: Vec<Value> =
-        events.stdout().lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
-    check!(events.iter().any(|e| e["event"] == "download"), "no download among {events:?}");
-    let last = events.last().map(|e| (e["event"].clone(), e["digest"].clone()));
-    check_eq!(last, Some((json!("done"), json!(pulled.stdout().trim()))), "the last event");
-    let listed: Value = serde_json::from_str(&call(ctx, &["images", "--format", "json"])?.stdout())?;
-    check_eq!(listed[0]["name"], json!(name), "images");
-    // Without the registry: from the store. And the store is a layout that other tools read.
-    drop(registry);
-    let output = run(ctx, &[&name, "--rm"])?.succeeded("run --image")?;
-    check_eq!(output.stdout().trim(), "pulled", "output");
-    let copy = ctx.dir.join("copy");
-    skopeo(&[
-        "copy",
-        &format!("oci:{}:{name}", store(ctx).join("images").display()),
-        &format!("dir:{}", copy.display()),
-    ])?;
-    call(ctx, &["rmi", &name])?.succeeded("rmi")?;
-    check_eq!(fs::read_dir(store(ctx).join("images/blobs/sha256"))?.count(), 0, "blobs after rmi");
-    check_eq!(kept(ctx, "layers")?.len(), 0, "layers after rmi");
-    let output = run(ctx, &[&name, "--rm", "--pull", "never"])?;
-    check!(output.code != 0 && output.stderr().contains("not in the store"), "message: {}", output.stderr());
-    Ok(())
-}
-
 fn as_a_user_an_unpacked_image_runs_unedited(ctx: &Ctx) -> Result {
     an_unpacked_image_runs_unedited(ctx)?;
     // A bundle's files may be of subordinate ids, which the user alone cannot remove.
@@ -391,6 +442,32 @@ fn as_a_user_the_whole_life_of_a_container_from_an_image(ctx: &Ctx) -> Result {
 
 fn as_a_user_killed_at_any_moment_the_next_run_succeeds(ctx: &Ctx) -> Result {
     killed_at_any_moment_the_next_run_succeeds(ctx)
+}
+
+fn as_a_user_host_directories_are_bound(ctx: &Ctx) -> Result {
+    host_directories_are_bound(ctx)
+}
+
+fn as_a_user_volumes_under_a_readonly_root(ctx: &Ctx) -> Result {
+    volumes_under_a_readonly_root(ctx)
+}
+
+fn as_a_user_a_terminal_when_asked_for(ctx: &Ctx) -> Result {
+    a_terminal_when_asked_for(ctx)
+}
+
+fn as_a_user_an_image_cannot_steer_the_runtime(ctx: &Ctx) -> Result {
+    an_image_cannot_steer_the_runtime(ctx)
+}
+
+fn as_a_user_owners_are_the_images(ctx: &Ctx) -> Result {
+    let output = run(ctx, &[&owned_by_others(ctx)?, "--rm"])?.succeeded("run --image")?;
+    check_eq!(output.stdout().trim(), "33:42", "owner within");
+    Ok(())
+}
+
+fn as_a_user_without_overlayfs_there_is_a_copy(ctx: &Ctx) -> Result {
+    on_an_overlay(ctx, &["--user", "--map-root-user", "--mount"])
 }
 
 fn as_a_user_pasta_connects(ctx: &Ctx) -> Result {

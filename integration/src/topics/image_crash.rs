@@ -1,0 +1,162 @@
+//! What reads images is ended by SIGKILL before one of its syscalls, at many of them: nothing half-made is taken for whole,
+//! and the next run cleans up and succeeds. `SWEEP=N` ends it before every Nth. Pulls are in registry.rs.
+
+use std::{fs, path::Path, process::Command};
+
+use serde_json::json;
+
+use crate::harness::{
+    Ctx, Layout, Need, Result, check, check_eq,
+    image::{call, kept, store},
+    tests,
+    trace::{self, Role},
+};
+
+const OURS: Need = Need::Runtime("coracle");
+/// Points of one sweep.
+const POINTS: usize = 50;
+
+tests! {
+    unpack [OURS];
+    run_parent [OURS];
+    run_children [OURS];
+    rmi [OURS];
+    as_a_user_unpack [OURS, Need::Unprivileged];
+    as_a_user_unpack_child [OURS, Need::Unprivileged];
+    as_a_user_run_children [OURS, Need::Unprivileged];
+}
+
+/// Two layers, of which the second takes something away, and a program that the tracer knows.
+fn image(ctx: &Ctx) -> Result<String> {
+    let mut layout = Layout::new(ctx, "image")?;
+    let root = ctx.dir.join("more");
+    fs::create_dir_all(root.join("added/deep"))?;
+    fs::write(root.join("added/deep/file"), "x".repeat(100_000))?;
+    fs::write(root.join(".wh.home"), "")?;
+    layout.layer(&root, &["added", ".wh.home"])?;
+    layout.finish(&json!({"Cmd": ["/probe", "exit", "5"]}))
+}
+
+fn points(total: usize) -> impl Iterator<Item = usize> {
+    let every = std::env::var("SWEEP").ok().and_then(|n| n.parse().ok());
+    (1..=total).step_by(every.unwrap_or_else(|| total.div_ceil(POINTS)).max(1))
+}
+
+/// Everything about a tree, as GNU tar sees it.
+fn digest(tree: &Path) -> Result<String> {
+    let script = "tar --sort=name --numeric-owner --xattrs --xattrs-include='*' --format=posix \
+        --pax-option=delete=atime,delete=ctime -cf - . | sha256sum";
+    let output = Command::new("sh").args(["-c", script]).current_dir(tree).output()?;
+    check!(
+        output.status.success() && output.stderr.is_empty(),
+        "tar: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn unpack(ctx: &Ctx) -> Result {
+    sweep_unpack(ctx, Role::Parent)
+}
+
+fn as_a_user_unpack(ctx: &Ctx) -> Result {
+    sweep_unpack(ctx, Role::Parent)
+}
+
+/// The process that is root of the user namespace.
+fn as_a_user_unpack_child(ctx: &Ctx) -> Result {
+    sweep_unpack(ctx, Role::Init)
+}
+
+fn sweep_unpack(ctx: &Ctx, role: Role) -> Result {
+    let (image, bundle, errors) = (image(ctx)?, ctx.dir.join("bundle"), ctx.dir.join("traced"));
+    let words = ["unpack", &image, "bundle"];
+    let total = trace::run(&ctx.command(&words), &errors, None, None)?.counts[role as usize];
+    check!(total > 100, "only {total} syscalls: {}", fs::read_to_string(&errors)?);
+    // A user cannot read what belongs to other ids.
+    let comparable = ctx.host.root;
+    let wanted = if comparable { digest(&bundle.join("rootfs"))? } else { String::new() };
+    call(ctx, &["rmi", "./bundle"])?.succeeded("rmi")?;
+    let mut half_made = 0;
+    for point in points(total) {
+        let trace = trace::run(&ctx.command(&words), &errors, None, Some((role, point)))?;
+        let at = format!("a death at {point} of {total} ({:?})", trace.killed);
+        check!(trace.hung.is_none(), "{at}: hangs: {:?}", trace.hung);
+        // Whole or not: config.json says which, and only what is not whole is made anew.
+        if !bundle.join("config.json").exists() {
+            half_made += usize::from(bundle.exists());
+            call(ctx, &words)?.succeeded(&format!("unpack after {at}"))?;
+        }
+        let run = call(ctx, &["run", "--bundle", "bundle", &ctx.id()])?;
+        check_eq!(run.code, 5, "run after {at} ({})", run.stderr());
+        if comparable {
+            check_eq!(digest(&bundle.join("rootfs"))?, wanted, "the tree after {at}");
+        }
+        call(ctx, &["rmi", "./bundle"])?.succeeded(&format!("rmi after {at}"))?;
+        check!(!bundle.exists(), "{at}: the bundle is still there");
+    }
+    check!(half_made > 3, "only {half_made} deaths left anything: what was swept?");
+    Ok(())
+}
+
+fn run_parent(ctx: &Ctx) -> Result {
+    sweep_run(ctx, Role::Parent)
+}
+
+/// The processes that unpack, and the container's init.
+fn run_children(ctx: &Ctx) -> Result {
+    sweep_run(ctx, Role::Init)
+}
+
+fn as_a_user_run_children(ctx: &Ctx) -> Result {
+    sweep_run(ctx, Role::Init)
+}
+
+fn sweep_run(ctx: &Ctx, role: Role) -> Result {
+    let (image, errors, id) = (image(ctx)?, ctx.dir.join("traced"), ctx.id());
+    let at = store(ctx).display().to_string();
+    let words = ["run", "--store", &at, "--image", &image, "--rm", "--name", &id];
+    let total = trace::run(&ctx.command(&words), &errors, None, None)?.counts[role as usize];
+    check!(total > 100, "only {total} syscalls: {}", fs::read_to_string(&errors)?);
+    for point in points(total) {
+        call(ctx, &["rmi", "--all"])?.succeeded("rmi")?;
+        let left = kept(ctx, "layers")?.len() + kept(ctx, "containers")?.len();
+        check_eq!(left, 0, "directories left in the store");
+        let trace = trace::run(&ctx.command(&words), &errors, None, Some((role, point)))?;
+        let at = format!("a death at {point} of {total} ({:?})", trace.killed);
+        check!(trace.hung.is_none(), "{at}: hangs: {:?}", trace.hung);
+        // A container that had begun to run is one.
+        call(ctx, &["delete", "--force", &id])?.succeeded(&format!("delete after {at}"))?;
+        let again = ctx.call(&words)?;
+        check_eq!(again.code, 5, "run after {at} ({})", again.stderr());
+        check_eq!(kept(ctx, "containers")?.len(), 0, "containers left after {at}");
+    }
+    Ok(())
+}
+
+/// What is left of images that were being removed is no image, and goes the next time.
+fn rmi(ctx: &Ctx) -> Result {
+    let (image, errors) = (image(ctx)?, ctx.dir.join("traced"));
+    let at = store(ctx).display().to_string();
+    let fill = || ctx.call(&["run", "--store", &at, "--image", &image, "--rm"]);
+    fill()?;
+    let remove = ctx.command(&["rmi", "--store", &at, "--all"]);
+    let mut total = [0, 0];
+    for role in [Role::Parent, Role::Init] {
+        fill()?;
+        total[role as usize] = trace::run(&remove, &errors, None, None)?.counts[role as usize];
+        for point in points(total[role as usize]) {
+            check_eq!(fill()?.code, 5, "run after an rmi that was killed");
+            let trace = trace::run(&remove, &errors, None, Some((role, point)))?;
+            check!(trace.hung.is_none(), "hangs: {:?}", trace.hung);
+            let again = fill()?;
+            check_eq!(again.code, 5, "run after a death at {point} ({:?}, {})", trace.killed, again.stderr());
+            ctx.call(&["rmi", "--store", &at, "--all"])?.succeeded("the next rmi")?;
+            let left: Vec<_> =
+                fs::read_dir(store(ctx).join("layers"))?.flatten().map(|e| e.file_name()).collect();
+            check!(left.is_empty(), "left after a death at {point} ({:?}): {left:?}", trace.killed);
+        }
+    }
+    check!(total.iter().sum::<usize>() > 100, "only {total:?} syscalls");
+    Ok(())
+}
