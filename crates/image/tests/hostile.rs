@@ -31,6 +31,10 @@ fn links_then_writes_through_them_stay_inside() {
         ("deep file", |t| t.file("l/a/b/c", "dead")),
         ("directory", |t| t.dir("l/dir").file("l/dir/x", "dead")),
         ("the directory itself", |t| t.header("l/", b'5', 0, "", 0o777, 99)),
+        ("the directory itself, with an attribute", |t| {
+            t.pax(&[("SCHILY.xattr.user.dead", b"1"), ("mtime", b"99.5")]).header("l", b'5', 0, "", 0o777, 99)
+        }),
+        ("a file's attribute", |t| t.pax(&[("SCHILY.xattr.user.dead", b"1")]).file("l/file", "dead")),
         ("the link as a file", |t| t.file("l", "dead")),
         ("hard link out", |t| t.hardlink("stolen", "l/file").file("stolen", "dead")),
         ("hard link to the link", |t| t.hardlink("stolen", "l").file("stolen", "dead")),

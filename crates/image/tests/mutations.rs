@@ -153,3 +153,49 @@ fn listings_equal_pythons() {
         assert_eq!(ours, String::from_utf8(python.stdout).unwrap(), "{format}");
     }
 }
+
+/// What we read, or `None` where we refuse: then nobody is misled.
+fn names(bytes: &[u8]) -> Option<Vec<String>> {
+    let limits = Limits::default();
+    let mut reader = Reader::new(bytes, &limits);
+    let mut all = Vec::new();
+    while let Some(entry) = reader.next_entry().ok()? {
+        let name = String::from_utf8_lossy(&entry.path).into_owned();
+        all.push(name.strip_suffix('/').unwrap_or(&name).to_owned());
+    }
+    Some(all)
+}
+
+/// CVE-2025-62518, RUSTSEC-2026-0068: an archive that two readers take for two lists. Of the inputs that are kept for the
+/// fuzzers, whatever is read at all is what GNU tar lists, and Python.
+#[test]
+#[allow(clippy::print_stderr)] // a skip is said
+fn kept_layers_are_listed_like_gnu_tar_and_python() {
+    let python = "import sys,tarfile\nfor m in tarfile.open(sys.argv[1]): print(m.name)";
+    let inputs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/inputs/layer");
+    let (mut read, mut refused) = (0, Vec::new());
+    for path in std::fs::read_dir(inputs).unwrap().map(|e| e.unwrap().path()) {
+        let bytes = std::fs::read(&path).unwrap();
+        // Plain ones only: compression is no matter of lists.
+        if bytes.get(257..262) != Some(b"ustar") {
+            continue;
+        }
+        let Some(ours) = names(&bytes) else {
+            refused.push(path);
+            continue;
+        };
+        let list = |command: &mut Command| {
+            let output = command.arg(&path).output().ok()?;
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            Some(text.lines().map(|l| l.strip_suffix('/').unwrap_or(l).to_owned()).collect::<Vec<_>>())
+        };
+        let tar = list(Command::new("tar").args(["--quoting-style=literal", "-tf"]));
+        assert_eq!(tar.as_ref(), Some(&ours), "GNU tar, {path:?}");
+        match list(Command::new("python3").args(["-c", python])) {
+            Some(python) => assert_eq!(python, ours, "Python, {path:?}"),
+            None => eprintln!("skipped in part: needs python3"),
+        }
+        read += 1;
+    }
+    assert!(read >= 5, "only {read} were read; refused: {refused:?}");
+}

@@ -39,6 +39,7 @@ tests! {
     killed_at_any_moment_the_next_run_succeeds [OURS];
     an_image_cannot_steer_the_runtime [OURS];
     what_cannot_run_leaves_nothing [OURS];
+    nobody_else_looks_into_bundles_and_stores [OURS];
     as_a_user_an_unpacked_image_runs_unedited [OURS, Need::Unprivileged];
     as_a_user_one_step_from_image_to_exit_status [OURS, Need::Unprivileged];
     as_a_user_a_layer_keeps_what_lower_ones_say_of_its_directories [OURS, Need::Unprivileged];
@@ -393,6 +394,33 @@ fn an_image_cannot_steer_the_runtime(ctx: &Ctx) -> Result {
     command.env("SECRET", "leaked");
     let output = ctx.finish(command)?.succeeded("run --image")?;
     check!(output.stdout().contains("GOOD=1") && !output.stdout().contains("leaked"), "{}", output.stdout());
+    Ok(())
+}
+
+/// CVE-2021-41103: root file systems hold set-id programs. Whatever the umask, and whatever the directory was before.
+fn nobody_else_looks_into_bundles_and_stores(ctx: &Ctx) -> Result {
+    let image = image(ctx, "sleep 100")?;
+    let there = ctx.dir.join("there");
+    fs::create_dir_all(&there)?;
+    fs::set_permissions(&there, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    let id = ctx.id();
+    let _stopped = container::Container::named(ctx, id.clone(), &ctx.dir);
+    for words in [
+        vec!["unpack", &image, "made"],
+        vec!["unpack", &image, "there"],
+        vec!["run", "--image", &image, "-d", "--name", &id],
+    ] {
+        let plain = command(ctx, &words);
+        let mut open = Command::new("sh");
+        open.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+        open.env("CORACLE_STORE", store(ctx)).current_dir(&ctx.dir).stdin(Stdio::null());
+        ctx.finish(open)?.succeeded(&format!("{words:?}"))?;
+    }
+    let container = format!("store/containers/{id}");
+    for name in ["made", "there", "store", "store/layers", "store/images", "store/containers", &container] {
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(ctx.dir.join(name))?);
+        check_eq!(format!("{:o}", mode & 0o777), "700", "mode of {name}");
+    }
     Ok(())
 }
 
