@@ -235,3 +235,53 @@ fn an_index_leads_to_this_machines_image_and_mirrors_come_first() {
     assert_eq!(server.requests().len(), before);
     assert!(!mirror.requests().is_empty());
 }
+
+/// An image of three layers, of which no one is answered before all are asked for; and two who pull it at once.
+#[test]
+fn layers_come_at_once_and_each_only_once() {
+    let (scratch, mut image) = (Scratch::new(), Image::new());
+    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+    let config = manifest["config"]["digest"].as_str().unwrap().to_owned();
+    let mut config: serde_json::Value = serde_json::from_slice(&image.blobs[&config]).unwrap();
+    for i in 0..2 {
+        let tar = common::Tar::new().file(&format!("more{i}"), "x").end();
+        config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(json!(sha256(&tar)));
+        let mut layer = manifest["layers"][0].clone();
+        layer["digest"] = json!(sha256(&tar));
+        layer["size"] = json!(tar.len());
+        manifest["layers"].as_array_mut().unwrap().push(layer);
+        image.blobs.insert(sha256(&tar), tar);
+    }
+    let config = config.to_string().into_bytes();
+    manifest["config"]["digest"] = json!(sha256(&config));
+    manifest["config"]["size"] = json!(config.len());
+    let config_path = format!("/v2/app/blobs/{}", sha256(&config));
+    image.blobs.insert(sha256(&config), config);
+    image.manifest = manifest.to_string().into_bytes();
+    let (asked, all_asked) = (Mutex::new(0), std::sync::Condvar::new());
+    let server = Server::start(move |r| {
+        if r.path.contains("/blobs/") && r.path != config_path {
+            let mut count = asked.lock().unwrap();
+            *count += 1;
+            all_asked.notify_all();
+            let patience = std::time::Duration::from_secs(20);
+            let (count, _) = all_asked.wait_timeout_while(count, patience, |n| *n < 3).unwrap();
+            if *count < 3 {
+                return status(500, &[]);
+            }
+        }
+        image.answer(r)
+    });
+    std::thread::scope(|scope| {
+        let pulls =
+            [(); 2].map(|()| scope.spawn(|| pull_from(&scratch, &server.name(), &Options::default())));
+        pulls.into_iter().for_each(|p| drop(p.join().unwrap().unwrap()));
+    });
+    assert!(has_image(&scratch));
+    let mut blobs: Vec<String> =
+        server.requests().into_iter().map(|r| r.path).filter(|p| p.contains("/blobs/")).collect();
+    blobs.sort();
+    assert_eq!(blobs.len(), 4, "{blobs:?}");
+    blobs.dedup();
+    assert_eq!(blobs.len(), 4, "a blob was fetched twice");
+}

@@ -32,7 +32,7 @@ tests! {
     umoci_layers [OURS, Need::File(UMOCI)];
     buildah_layers [OURS, Need::File(BUILDAH)];
     podman_saves [OURS, Need::File(PODMAN), Need::File(SKOPEO)];
-    debian [OURS, Need::File(DEBOOTSTRAP), Need::File("/usr/bin/debootstrap"), Need::File(UMOCI), Need::File(SKOPEO)];
+    debian [OURS, Need::File(DEBOOTSTRAP), Need::File("/usr/sbin/debootstrap"), Need::File(UMOCI), Need::File(SKOPEO)];
 }
 
 /// A root file system of everything that a layer can hold.
