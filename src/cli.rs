@@ -185,6 +185,9 @@ enum Command {
         /// Send it to all processes of the container
         #[arg(short, long)]
         all: bool,
+        /// ID is a regular expression: every container whose name it matches
+        #[arg(short, long)]
+        regex: bool,
         id: String,
         #[arg(default_value = "SIGTERM")]
         signal: String,
@@ -194,6 +197,9 @@ enum Command {
         /// Kill it first if it runs; no error if it does not exist
         #[arg(short, long)]
         force: bool,
+        /// ID is a regular expression: every container whose name it matches
+        #[arg(short, long)]
+        regex: bool,
         id: String,
     },
     /// List containers
@@ -373,8 +379,8 @@ impl Cli {
             Command::Exec { args } => crate::exec::run(global, args),
             Command::Start { id } => lifecycle::start(global, id),
             Command::State { id } => inspect::state(global, id),
-            Command::Kill { all, id, signal } => lifecycle::kill(global, id, signal, *all),
-            Command::Delete { force, id } => lifecycle::delete(global, id, *force),
+            Command::Kill { all, regex, id, signal } => lifecycle::kill(global, (id, *regex), signal, *all),
+            Command::Delete { force, regex, id } => lifecycle::delete(global, (id, *regex), *force),
             Command::List { format, quiet } => inspect::list(global, format == "json", *quiet),
             Command::Pause { id } => lifecycle::pause(global, id, true),
             Command::Resume { id } => lifecycle::pause(global, id, false),

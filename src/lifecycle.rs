@@ -48,9 +48,26 @@ pub(crate) fn start(global: &Global, id: &str) -> Outcome {
 }
 
 /// `coracle kill`.
-pub(crate) fn kill(global: &Global, id: &str, signal: &str, all: bool) -> Outcome {
+pub(crate) fn kill(global: &Global, which: Which, signal: &str, all: bool) -> Outcome {
     let number = number(signal)?;
-    lifecycle::kill(&entry(global, id)?, number, all).map(|()| 0).map_err(|f| f.to_string())
+    each(global, which, |id| lifecycle::kill(&entry(global, id)?, number, all).map_err(|f| f.to_string()))
+}
+
+/// A container's id; or, as the option --regex of crun, an expression for several.
+type Which<'a> = (&'a str, bool);
+
+/// Does it to every container that is meant, whatever became of those before.
+/// Errors: no expression; what failed, of each that did.
+fn each(global: &Global, (id, regex): Which, act: impl Fn(&str) -> Result<(), String>) -> Outcome {
+    if !regex {
+        return act(id).map(|()| 0);
+    }
+    let wanted =
+        regex_lite::Regex::new(id).map_err(|e| format!("the regular expression {id:?} (--regex): {e}"))?;
+    let all = coracle_state::ids(&global.state_root()).map_err(|e| e.to_string())?;
+    let named = all.iter().filter(|id| wanted.is_match(id));
+    let failed: Vec<String> = named.filter_map(|id| act(id).err().map(|e| format!("{id}: {e}"))).collect();
+    if failed.is_empty() { Ok(0) } else { Err(failed.join("; ")) }
 }
 
 /// A signal by number or name, with or without SIG, in any case; 0 only asks whether it could be sent: kill(2).
@@ -70,12 +87,11 @@ fn number(word: &str) -> Result<i32, String> {
 }
 
 /// `coracle delete`.
-pub(crate) fn delete(global: &Global, id: &str, force: bool) -> Outcome {
-    let entry = match Entry::open(&global.state_root(), id) {
-        Err(Error::Missing(_)) if force => return Ok(0),
-        other => other.map_err(|e| e.to_string())?,
-    };
-    remove(global, &entry, force).map(|()| 0)
+pub(crate) fn delete(global: &Global, which: Which, force: bool) -> Outcome {
+    each(global, which, |id| match Entry::open(&global.state_root(), id) {
+        Err(Error::Missing(_)) if force => Ok(()),
+        other => remove(global, &other.map_err(|e| e.to_string())?, force),
+    })
 }
 
 /// Removes a container; and, of one that was made from an image, its writable layer.

@@ -1,6 +1,8 @@
 //! spec: a config.json to begin with.
 
 use crate::cli::Outcome;
+use coracle_apply::probe;
+use coracle_plan::inputs::CgroupMode;
 use coracle_sys::creds;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -41,10 +43,17 @@ fn default(rootless: bool) -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     });
+    if probe::host().cgroup != CgroupMode::Unified {
+        // As runc: tools that were written for cgroup v1 look for their groups by the host's paths.
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("an array above");
+        namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    }
     if rootless {
         let linux = spec["linux"].as_object_mut().expect("an object above");
         linux.remove("resources");
-        linux["namespaces"] = json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}, {"type": "user"}]);
+        let namespaces = linux["namespaces"].as_array_mut().expect("an array above");
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({"type": "user"}));
         linux
             .insert("uidMappings".into(), json!([{"containerID": 0, "hostID": creds::geteuid(), "size": 1}]));
         linux

@@ -7,6 +7,8 @@ mod mistakes;
 mod newer;
 mod required;
 
+pub(crate) use mistakes::known_as;
+
 use crate::problem::{Problem, Refusal};
 use memchr::memmem;
 use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
@@ -32,6 +34,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
         Err(first) => parse_again(value(bytes)?, Some(&first))?,
     };
     absent_pids_limit(&mut read.0, bytes);
+    empty_paths(&mut read.0);
     other_case(&mut read.0, bytes);
     read.1.extend(replaced(&read.0, bytes));
     if required::doubtful(&read.0, bytes) {
@@ -107,6 +110,16 @@ fn absent_pids_limit(spec: &mut Spec, bytes: &[u8]) {
     let whole: Value = serde_json::from_slice(bytes).unwrap_or_default();
     if whole.pointer("/linux/resources/pids/limit").is_none_or(Value::is_null) {
         resources.set_pids(None);
+    }
+}
+
+/// An empty path of a namespace is none to programs in Go, who write these files.
+fn empty_paths(spec: &mut Spec) {
+    let namespaces = spec.linux_mut().as_mut().and_then(|l| l.namespaces_mut().as_mut());
+    for namespace in namespaces.into_iter().flatten() {
+        if namespace.path().as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            namespace.set_path(None);
+        }
     }
 }
 

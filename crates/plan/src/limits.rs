@@ -1,5 +1,6 @@
 //! Limits and scheduling of the workload: config.md, POSIX process, Linux Process; config-linux.md, Personality, Memory policy.
 
+use crate::config::known_as;
 use crate::problem::Findings;
 use crate::steps::{Act, Step};
 use coracle_sys::{libc, limits::SchedAttr};
@@ -200,20 +201,21 @@ pub(crate) fn domain_and_memory(spec: &Spec, found: &mut Findings) -> Vec<Step> 
             MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
         };
         let flags: u32 = m.flags().iter().flatten().map(bit).fold(0, |all, f| all | f);
-        check_memory_policy(m, found);
         let nodes = list(m.nodes().as_deref().unwrap_or(""), "linux.memoryPolicy.nodes", found);
+        check_memory_policy(m, &nodes, found);
         out.push(Step { act: Act::MemoryPolicy(mode | flags, nodes), origin: "linux.memoryPolicy".into() });
     }
     out
 }
 
 /// Which modes take nodes, and which flags go together: config-linux.md, Memory policy; set_mempolicy(2).
-fn check_memory_policy(m: &LinuxMemoryPolicy, found: &mut Findings) {
+fn check_memory_policy(m: &LinuxMemoryPolicy, named: &[u64], found: &mut Findings) {
     let (mode, section) = (word(m.mode()), "config-linux.md, Memory policy");
     let nodes = m.nodes().as_deref().unwrap_or("");
     let none = matches!(m.mode(), Mode::MpolDefault | Mode::MpolLocal);
     if none && !nodes.is_empty() {
-        let what = format!("{nodes:?} means nothing to {mode}");
+        let count: u32 = named.iter().map(|word| word.count_ones()).sum();
+        let what = format!("{nodes:?} means nothing to {mode}: mode requires 0 nodes but got {count}");
         found.problem("linux.memoryPolicy.nodes", what, section, "remove it, or use another mode");
     } else if !none && m.mode() != Mode::MpolPreferred && nodes.is_empty() {
         let what = format!("is missing, and {mode} needs at least one node");
@@ -242,7 +244,7 @@ pub(crate) fn list(text: &str, at: &str, found: &mut Findings) -> Vec<u64> {
             }
             _ => found.problem(
                 at,
-                format!("{part:?} is not a number or a range below 8192"),
+                format!("{part:?} is not a number or a range below 8192{}", known_as(at)),
                 "cpuset(7)",
                 "write a list such as 0-3,7",
             ),

@@ -11,6 +11,8 @@ use crate::harness::{
 
 tests! {
     an_absolute_path_is_where_it_says;
+    the_hierarchy_of_v2_beside_v1_is_joined
+        [Need::File("/sys/fs/cgroup/unified/cgroup.procs")] known "crun": "runs on no host that has controllers in both";
     a_path_is_found_where_none_is_given;
     the_container_is_alone_in_its_cgroup [Need::CgroupV2];
     init_is_in_its_cgroup_when_create_returns [Need::CgroupV2];
@@ -33,6 +35,20 @@ tests! {
     a_huge_page_limit_is_set [Need::CgroupV2, Need::Controller("hugetlb"), Need::Controller("memory")];
     io_limits_are_set [Need::CgroupV2, Need::Controller("io")];
     a_systemd_scope_holds_the_container [Need::Systemd, Need::CgroupV2];
+}
+
+fn the_hierarchy_of_v2_beside_v1_is_joined(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let path = format!("/coracle-test/{}", ctx.id());
+    bundle.set("/linux/cgroupsPath", json!(path));
+    let container = ctx.started(&bundle)?;
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", container.pid))?;
+    check!(groups.lines().any(|line| line == format!("0::{path}")), "{path} is not in {groups}");
+    container.stop()?;
+    container.delete()?;
+    let left = format!("/sys/fs/cgroup/unified{path}");
+    check!(!std::path::Path::new(&left).exists(), "{left} was left");
+    Ok(())
 }
 
 fn an_absolute_path_is_where_it_says(ctx: &Ctx) -> Result {

@@ -21,6 +21,7 @@ tests! {
         known "runc": "before 1.2 an empty list" known "crun": "is an empty list";
     list_in_every_shape known "crun": "its JSON has no ociVersion";
     signal_0_is_a_question known "crun": "is no signal to it";
+    an_expression_names_several known "runc": "has no --regex";
     the_version_has_three_lines;
     another_configuration_file_may_be_named [Need::Runtime("coracle")];
     the_name_of_the_program_is_its_own [Need::Runtime("coracle")];
@@ -31,6 +32,18 @@ fn switches_take_a_value(ctx: &Ctx) -> Result {
     ctx.call(&["delete", "--force=true", &container.id])?.succeeded("delete --force=true")?;
     let container = ctx.started(&ctx.waiting()?)?;
     check!(ctx.call(&["delete", "--force=false", &container.id])?.code != 0, "--force=false forces");
+    Ok(())
+}
+
+fn an_expression_names_several(ctx: &Ctx) -> Result {
+    let started = || ctx.started(&ctx.waiting()?);
+    let (one, two, other) = (started()?, started()?, started()?);
+    let both = format!("^({}|{})$", one.id, two.id);
+    ctx.call(&["kill", "--regex", &both, "0"])?.succeeded("kill --regex")?;
+    ctx.call(&["delete", "--force", "--regex", &both])?.succeeded("delete --regex")?;
+    check!(one.state().is_err() && two.state().is_err(), "delete --regex left one that it names");
+    check_eq!(other.status()?, "running", "status of one that it does not name");
+    check!(ctx.call(&["delete", "--regex", "("])?.code != 0, "a broken expression is taken");
     Ok(())
 }
 

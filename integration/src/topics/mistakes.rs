@@ -327,10 +327,10 @@ mistakes! {
     memory_and_cache {
         "/linux/personality": {"domain": "WINDOWS"} => "linux.personality.domain: \"WINDOWS\" is not LINUX or LINUX32 (config-linux.md, Personality); write one of these";
         "/linux/personality": {"domain": "LINUX32", "flags": ["ADDR_NO_RANDOMIZE"]} => "linux.personality.flags: no flag is defined (config-linux.md, Personality); remove them";
-        "/linux/memoryPolicy": {"mode": "MPOL_RANDOM"} => "linux.memoryPolicy.mode: \"MPOL_RANDOM\" is not MPOL_DEFAULT, ", " or MPOL_LOCAL (config-linux.md, Memory policy); write one of these";
+        "/linux/memoryPolicy": {"mode": "MPOL_RANDOM"} => "linux.memoryPolicy.mode: \"MPOL_RANDOM\" is not MPOL_DEFAULT, ", " or MPOL_LOCAL: invalid memory policy mode (config-linux.md, Memory policy); write one of these";
         "/linux/memoryPolicy": {"mode": "MPOL_BIND"} => "linux.memoryPolicy.nodes: is missing, and MPOL_BIND needs at least one node (config-linux.md, Memory policy); name nodes, such as 0-3,7";
-        "/linux/memoryPolicy": {"mode": "MPOL_LOCAL", "nodes": "0"} => "linux.memoryPolicy.nodes: \"0\" means nothing to MPOL_LOCAL (config-linux.md, Memory policy); remove it, or use another mode";
-        "/linux/memoryPolicy": {"mode": "MPOL_BIND", "nodes": "zero"} => "linux.memoryPolicy.nodes: \"zero\" is not a number or a range below 8192 (cpuset(7)); write a list such as 0-3,7";
+        "/linux/memoryPolicy": {"mode": "MPOL_LOCAL", "nodes": "0"} => "linux.memoryPolicy.nodes: \"0\" means nothing to MPOL_LOCAL: mode requires 0 nodes but got 1 (config-linux.md, Memory policy); remove it, or use another mode";
+        "/linux/memoryPolicy": {"mode": "MPOL_BIND", "nodes": "zero"} => "linux.memoryPolicy.nodes: \"zero\" is not a number or a range below 8192: invalid memory policy node (cpuset(7)); write a list such as 0-3,7";
         "/linux/memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"]} => "linux.memoryPolicy.flags: MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other (set_mempolicy(2)); keep one of the two";
         "/linux/intelRdt": {"closID": "a/b"} => "linux.intelRdt.closID: \"a/b\" cannot be the name of a class of service (config-linux.md, IntelRdt); use one word, or / for the default class";
         "/linux/intelRdt": {"memBwSchema": "L3:0=f"} => "linux.intelRdt.memBwSchema: \"L3:0=f\" does not begin with MB: (config-linux.md, IntelRdt); correct it";

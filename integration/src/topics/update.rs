@@ -19,6 +19,7 @@ tests! {
     events_tells_of_a_kill_for_memory [Need::Command("events"), Need::Controller("memory")];
     ps_lists_the_processes;
     exec_joins_a_group_below [Need::CgroupV2];
+    exec_joins_by_controllers_that_are_there [Need::File("/sys/fs/cgroup/freezer/cgroup.procs")];
     exec_follows_init_where_it_must [Need::CgroupV2, Need::Controller("memory")];
 }
 
@@ -221,6 +222,14 @@ fn exec_joins_a_group_below(ctx: &Ctx) -> Result {
         let output = ctx.call(&["exec", "--cgroup", wrong, &container.id, "/bin/true"])?;
         check!(output.code != 0, "exec joined the group {wrong}");
     }
+    Ok(())
+}
+
+fn exec_joins_by_controllers_that_are_there(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    ctx.call(&["exec", "--cgroup", "freezer:/", &container.id, "/bin/true"])?.succeeded("exec")?;
+    let output = ctx.call(&["exec", "--cgroup", "whatever:/", &container.id, "/bin/true"])?;
+    check!(output.code != 0, "exec took a controller that no hierarchy has");
     Ok(())
 }
 

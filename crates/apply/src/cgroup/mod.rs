@@ -184,8 +184,8 @@ impl Cgroup {
 
     /// Changes limits. Errors: what was refused; then all are what they were.
     pub fn update(&self, update: &Update) -> Result<()> {
-        limits::unused(&self.dirs[0], update)?;
         let home = self.homes();
+        limits::unused(home("memory").as_deref().unwrap_or_default(), update)?;
         let before = limits::Before::read(&update.writes, &home);
         let was = match (&self.unit, update.properties.is_empty()) {
             (Some(unit), false) => Some((unit, scope::set(unit, &update.properties)?)),
@@ -249,12 +249,17 @@ impl Cgroup {
             if self.v2 && (controllers.is_some() || wanted.len() > 1) {
                 return Err(refused("cgroup v2 has one hierarchy: give one path, without controllers"));
             }
+            if let Some(unknown) = controllers.filter(|_| !self.v2).and_then(v1::unknown) {
+                return Err(refused(&format!("unknown controller {unknown}")));
+            }
             let chosen = v1::chosen(&self.path, controllers);
             for (dir, own) in out.dirs.iter_mut().zip(&self.dirs) {
                 if self.v2 || chosen.contains(own) {
                     *dir = format!("{own}{tail}");
                     if !exists(dir) {
-                        return Err(refused("no such cgroup: no such file or directory"));
+                        return Err(refused(&format!(
+                            "adding pid to {dir}: no such cgroup: no such file or directory"
+                        )));
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use super::{c, exists, read, write};
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
-use coracle_sys::{Errno, fs};
+use coracle_sys::{Errno, fs, libc};
 use std::time::{Duration, Instant};
 
 /// A mounted v1 hierarchy.
@@ -18,6 +18,14 @@ pub(crate) struct Hierarchy {
 /// The mounted hierarchies: proc_pid_mountinfo(5). Each once: one that a container without a mount namespace of its own shows
 /// inside is listed again after the host's mount, and is not to be made groups in.
 pub(crate) fn hierarchies() -> Vec<Hierarchy> {
+    let mut all = mounted();
+    all.retain(|h| !h.controllers.is_empty());
+    all
+}
+
+/// The same with the one of v2 that a hybrid host mounts beside them. It has no controllers; but systemd follows processes by
+/// it, and criu dumps none that is in its root alone.
+fn mounted() -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for next in probe::text(c"/proc/self/mountinfo").lines().filter_map(hierarchy) {
         if found.iter().all(|before| before.controllers != next.controllers) {
@@ -30,19 +38,25 @@ pub(crate) fn hierarchies() -> Vec<Hierarchy> {
 fn hierarchy(line: &str) -> Option<Hierarchy> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut fields = file_system.split(' ');
-    if fields.next()? != "cgroup" {
-        return None;
-    }
+    let v1 = match fields.next()? {
+        "cgroup" => true,
+        "cgroup2" => false,
+        _ => return None,
+    };
     let known = |o: &&str| {
         !["rw", "ro", "xattr", "clone_children", "nosuid"].contains(o) && !o.starts_with("release_agent")
     };
-    let controllers = fields.nth(1)?.split(',').filter(known).map(str::to_owned).collect();
+    let controllers = fields.nth(1)?.split(',').filter(known).filter(|_| v1).map(str::to_owned).collect();
     Some(Hierarchy { mount: mount.split(' ').nth(4)?.to_owned(), controllers })
 }
 
-/// The group's directories, one a hierarchy.
+/// The group's directories, one a hierarchy; that of v2, which limits nothing here, where it may be written.
 pub(super) fn dirs(path: &str) -> Vec<String> {
-    hierarchies().iter().map(|h| format!("{}{path}", h.mount)).collect()
+    let writable = |h: &&Hierarchy| {
+        !h.controllers.is_empty()
+            || fs::faccessat2(fs::cwd(), &c(&h.mount), libc::W_OK, libc::AT_EACCESS).is_ok()
+    };
+    mounted().iter().filter(writable).map(|h| format!("{}{path}", h.mount)).collect()
 }
 
 /// Those of its directories that `exec --cgroup` means: of these controllers, or all.
@@ -51,6 +65,13 @@ pub(super) fn chosen(path: &str, controllers: Option<&str>) -> Vec<String> {
         controllers.is_none_or(|list| list.split(',').any(|c| h.controllers.iter().any(|own| own == c)))
     };
     hierarchies().iter().filter(|h| wanted(h)).map(|h| format!("{}{path}", h.mount)).collect()
+}
+
+/// One of these controllers that no hierarchy here has.
+pub(super) fn unknown(controllers: &str) -> Option<String> {
+    let all = hierarchies();
+    let has = |name: &&str| all.iter().any(|h| h.controllers.iter().any(|own| own == name));
+    controllers.split(',').find(|name| !has(name)).map(str::to_owned)
 }
 
 /// The group's directory in the hierarchy of a controller.

@@ -45,7 +45,8 @@ fn there<'a>(value: &'a Value, path: &[Segment]) -> Option<&'a Value> {
 fn problem(at: &str, message: &str, there: Option<&Value>) -> Problem {
     if let Some(field) = missing(message) {
         let at = join(at, field);
-        return Problem { section: section(&at), at, what: "is missing".into(), hint: "add it".into() };
+        let what = format!("is missing{}", known_as(&at));
+        return Problem { section: section(&at), at, what, hint: "add it".into() };
     }
     let stands = there.map(short).unwrap_or_default();
     let (what, hint) = match message.rsplit_once(", expected ") {
@@ -53,7 +54,7 @@ fn problem(at: &str, message: &str, there: Option<&Value>) -> Problem {
             (format!("{stands} is not a list of CPUs"), "write a list such as 0-3,7".to_owned())
         }
         Some((before, wanted)) if before.starts_with("unknown variant") => {
-            (format!("{stands} is not {}", one_of(wanted)), "write one of these".to_owned())
+            (format!("{stands} is not {}{}", one_of(wanted), known_as(at)), "write one of these".to_owned())
         }
         Some((_, wanted)) => {
             let (wanted, kind) = expected(wanted);
@@ -63,6 +64,16 @@ fn problem(at: &str, message: &str, there: Option<&Value>) -> Problem {
     };
     let place = if at.is_empty() { "config.json" } else { at };
     Problem { at: place.into(), what, section: section(at), hint }
+}
+
+/// What runc calls such a mistake, for those who look for its words.
+pub(crate) fn known_as(at: &str) -> &'static str {
+    match at.strip_prefix("linux.memoryPolicy.") {
+        Some("mode") => ": invalid memory policy mode",
+        Some("nodes") => ": invalid memory policy node",
+        Some(other) if other.starts_with("flags") => ": invalid memory policy flag",
+        _ => "",
+    }
 }
 
 /// A value as it is written, or what kind of value it is where that is long.

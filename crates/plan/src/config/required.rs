@@ -51,7 +51,10 @@ pub(super) fn missing(whole: &Value) -> Vec<Problem> {
     for (place, members) in REQUIRED {
         for (at, object) in objects(whole, place) {
             let has = |name: &str| object.keys().any(|key| key.eq_ignore_ascii_case(name));
-            problems.extend(members.iter().filter(|name| !has(name)).map(|name| Problem {
+            // ioprio_set(2): the idle class has no priorities, and who asks for it names none.
+            let idle = object.get("class").is_some_and(|class| class == "IOPRIO_CLASS_IDLE");
+            let wanted = |name: &&&str| !(has(name) || (idle && **name == "priority"));
+            problems.extend(members.iter().filter(wanted).map(|name| Problem {
                 at: format!("{at}.{name}"),
                 what: "is missing".into(),
                 section: section(&at),
