@@ -117,6 +117,24 @@ fn seize(pid: Pid, options: Options) -> Result {
     ptrace::seize(pid, options).map_err(|e| format!("ptrace(PTRACE_SEIZE, {pid}): {e}").into())
 }
 
+/// How long a sweep of some of the points may take, on however slow a machine.
+const BUDGET: Duration = Duration::from_secs(60);
+
+/// At most so many of a command's syscalls, spread over all, in an order that is spread too: where time ends the sweep, it has
+/// seen something of every part. `SWEEP=N` takes every Nth, however long that takes.
+pub(crate) fn points(total: usize, most: usize) -> impl Iterator<Item = usize> {
+    let every = std::env::var("SWEEP").ok().and_then(|n| n.parse::<usize>().ok());
+    let stride = every.unwrap_or_else(|| total.div_ceil(most)).max(1);
+    let count = total.div_ceil(stride);
+    // A step without a common divisor with the count meets each once.
+    let divides = |n: usize| (2..=n.min(count)).any(|d| n % d == 0 && count % d == 0);
+    let step = (count * 5 / 8..).find(|n| !divides(*n)).unwrap_or(1);
+    let began = Instant::now();
+    (0..count)
+        .map(move |i| 1 + i * step % count * stride)
+        .take_while(move |_| every.is_some() || began.elapsed() < BUDGET)
+}
+
 struct Tracee {
     /// Its thread group: the process.
     process: Pid,

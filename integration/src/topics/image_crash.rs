@@ -1,5 +1,6 @@
 //! What reads images is ended by SIGKILL before one of its syscalls, at many of them: nothing half-made is taken for whole,
-//! and the next run cleans up and succeeds. `SWEEP=N` ends it before every Nth. Pulls are in registry.rs.
+//! and the next run cleans up and succeeds. `SWEEP=N` ends it before every Nth, a slow
+//! machine takes fewer. Pulls are in registry.rs.
 
 use std::{
     fs,
@@ -40,11 +41,6 @@ fn image(ctx: &Ctx) -> Result<String> {
     fs::write(root.join(".wh.home"), "")?;
     layout.layer(&root, &["added", ".wh.home"])?;
     layout.finish(&json!({"Cmd": ["/probe", "exit", "5"]}))
-}
-
-fn points(total: usize) -> impl Iterator<Item = usize> {
-    let every = std::env::var("SWEEP").ok().and_then(|n| n.parse().ok());
-    (1..=total).step_by(every.unwrap_or_else(|| total.div_ceil(POINTS)).max(1))
 }
 
 /// Everything about a tree, as GNU tar sees it.
@@ -92,7 +88,7 @@ fn unpack(ctx: &Ctx) -> Result {
     let wanted = digest(&bundle.join("rootfs"))?;
     call(ctx, &["rmi", "./bundle"])?.succeeded("rmi")?;
     let mut half_made = 0;
-    for point in points(total) {
+    for point in trace::points(total, POINTS) {
         let trace = trace::run(&ctx.command(&words), &errors, None, Some((Role::Parent, point)))?;
         let at = format!("a death at {point} of {total} ({:?})", trace.killed);
         check!(trace.hung.is_none(), "{at}: hangs: {:?}", trace.hung);
@@ -126,7 +122,7 @@ fn sweep_run(ctx: &Ctx, role: Role) -> Result {
     let words = ["run", "--store", &at, "--image", &image, "--rm", "--name", &id];
     let total = trace::run(&ctx.command(&words), &errors, None, None)?.counts[role as usize];
     check!(total > 100, "only {total} syscalls: {}", fs::read_to_string(&errors)?);
-    for point in points(total) {
+    for point in trace::points(total, POINTS) {
         call(ctx, &["rmi", "--all"])?.succeeded("rmi")?;
         let left = kept(ctx, "layers")?.len() + kept(ctx, "containers")?.len();
         check_eq!(left, 0, "directories left in the store");
@@ -153,7 +149,7 @@ fn rmi(ctx: &Ctx) -> Result {
     for role in [Role::Parent, Role::Init] {
         fill()?;
         total[role as usize] = trace::run(&remove, &errors, None, None)?.counts[role as usize];
-        for point in points(total[role as usize]) {
+        for point in trace::points(total[role as usize], POINTS) {
             check_eq!(fill()?.code, 5, "run after an rmi that was killed");
             let trace = trace::run(&remove, &errors, None, Some((role, point)))?;
             check!(trace.hung.is_none(), "hangs: {:?}", trace.hung);

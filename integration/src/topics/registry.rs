@@ -318,7 +318,7 @@ fn a_pull_killed_at_any_syscall_is_made_up_for(ctx: &Ctx) -> Result {
     let errors = ctx.dir.join("traced");
     let total = trace::run(&pull, &errors, None, None)?.counts[Role::Parent as usize];
     check!(total > 200, "only {total} syscalls: {}", fs::read_to_string(&errors)?);
-    for point in (1..=total).step_by(total.div_ceil(POINTS)) {
+    for point in trace::points(total, POINTS) {
         call(ctx, &["rmi", "--all"])?.succeeded("rmi")?;
         let left = fs::read_dir(store.join("partial"))?.count() + blobs_are_whole(&store)?;
         check_eq!(left, 0, "files left by a pull that was killed, after the next and rmi");
