@@ -51,6 +51,11 @@ fn table() -> Vec<Row> {
             &[("cpuset.cpus", "0"), ("cpuset.mems", "0")],
             &["AllowedCPUs=0", "AllowedMemoryNodes=0"],
         ),
+        row(
+            json!({"cpu": {"quota": 50_000, "period": 100_000, "burst": 10_000}}),
+            &[("cpu.max", "50000 100000"), ("cpu.max.burst", "10000")],
+            &["CPUQuotaPerSecUSec=500ms"],
+        ),
         row(json!({"cpu": {"idle": 1}}), &[("cpu.idle", "1")], &["CPUWeight=idle"]),
         row(json!({"pids": {"limit": 55}}), &[("pids.max", "55")], &["TasksMax=55"]),
         row(json!({"pids": {"limit": -1}}), &[("pids.max", "max")], &["TasksMax=infinity"]),

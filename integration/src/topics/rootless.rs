@@ -13,6 +13,7 @@ tests! {
     the_whole_life_of_a_container [Need::Unprivileged];
     spec_rootless_runs_unedited [Need::Unprivileged];
     state_is_where_the_session_is [Need::Unprivileged];
+    limits_hold_in_a_group_that_is_the_users [Need::Unprivileged, Need::Systemd, Need::Controller("pids")];
 }
 
 fn a_user_runs_a_container(ctx: &Ctx) -> Result {
@@ -83,5 +84,40 @@ fn state_is_where_the_session_is(ctx: &Ctx) -> Result {
     command.args(["list", "--quiet"]).stdin(std::process::Stdio::null());
     let output = ctx.finish(command)?.succeeded("list without --root")?;
     check!(output.stderr().is_empty(), "words on stderr: {}", output.stderr());
+    Ok(())
+}
+
+/// cgroup-v2.rst, Delegation: the group is the user's, and no systemd is asked for anything.
+fn limits_hold_in_a_group_that_is_the_users(ctx: &Ctx) -> Result {
+    const SCRIPT: &str = r#"
+own=$(sed -n 's/^0:://p' /proc/self/cgroup)
+mkdir "/sys/fs/cgroup$own/caller"
+echo $$ >"/sys/fs/cgroup$own/caller/cgroup.procs"
+sed -i "s|/DELEGATED|$own|" "$BUNDLE/config.json"
+"$RUNTIME" --root "$STATE" run --detach --bundle "$BUNDLE" "$ID" || exit 1
+group=/sys/fs/cgroup$own/container
+echo "limit $(cat "$group/pids.max"), $(wc -l <"$group/cgroup.procs") inside"
+"$RUNTIME" --root "$STATE" update --pids-limit 44 "$ID" && echo "limit $(cat "$group/pids.max")"
+"$RUNTIME" --root "$STATE" pause "$ID" && echo "frozen $(cat "$group/cgroup.freeze")"
+"$RUNTIME" --root "$STATE" delete --force "$ID"
+test -d "$group" || echo gone
+"#;
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/cgroupsPath", json!("/DELEGATED/container"));
+    bundle.set("/linux/resources/pids", json!({"limit": 33})).write()?;
+    let mut command = std::process::Command::new("systemd-run");
+    command.args(["--user", "--scope", "--quiet", "--property", "Delegate=yes", "/bin/sh", "-c", SCRIPT]);
+    command
+        .env("RUNTIME", &ctx.runtime)
+        .env("STATE", ctx.state_root())
+        .env("BUNDLE", &bundle.dir)
+        .env("ID", ctx.id());
+    let output = ctx.finish(command)?.succeeded("the script in a delegated scope")?;
+    check_eq!(
+        output.stdout(),
+        "limit 33, 1 inside\nlimit 44\nfrozen 1\ngone\n",
+        "what is seen from outside ({})",
+        output.stderr()
+    );
     Ok(())
 }
