@@ -22,8 +22,9 @@ pub fn checkpoint(plan: &Plan, entry: &Entry, record: &Record, options: &Options
             return Err(Failure::says(format!("container cannot be checkpointed in {status} state")));
         }
     };
-    check(options)?;
+    // The parent is sought from the image's directory, which this makes where it is missing: Podman leaves it to the runtime.
     let image = directory(&options.image)?;
+    check(options)?;
     let work = directory(options.work())?;
     let log = options.work().join("dump.log");
     let request = request(plan, record, options, pid, (&image, &work))?;
@@ -51,7 +52,7 @@ fn ready(notice: &Notice, status: &mut Option<i32>) -> Result<()> {
     fs::write_all(fd, &[0]).doing(doing)
 }
 
-/// What can be known to fail before anything is done.
+/// What can be known to fail before the container is touched.
 fn check(options: &Options) -> Result<()> {
     if let Some(number) = options.status_fd {
         if !fs::is_open(number) {
