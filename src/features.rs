@@ -19,7 +19,7 @@ pub(crate) fn features() -> Outcome {
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": coracle_plan::seccomp_features(&coracle_sys::seccomp::flag_known),
             "apparmor": {"enabled": true},
-            "selinux": {"enabled": false},
+            "selinux": {"enabled": true},
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "memoryPolicy": coracle_plan::memory_policy_features(),
             "mountExtensions": {"idmap": {"enabled": true}},

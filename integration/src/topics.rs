@@ -35,6 +35,7 @@ mod rootless;
 mod seccomp;
 mod seccomp_agent;
 mod security;
+mod selinux;
 mod state;
 mod update;
 
@@ -70,6 +71,7 @@ const TOPICS: &[(&str, &[Test])] = &[
     ("security/race", security::race::TESTS),
     ("security/host", security::host::TESTS),
     ("security/words", security::words::TESTS),
+    ("selinux", selinux::TESTS),
     ("random", random::TESTS),
     ("crash", crash::TESTS),
     ("crowd", crowd::TESTS),

@@ -36,7 +36,7 @@ pub(crate) struct Prepared<'a> {
 struct Child<'a> {
     p: Prepared<'a>,
     root: Option<OwnedFd>,
-    label: Option<OwnedFd>,
+    labels: Vec<OwnedFd>,
     /// /proc/self/timens_offsets, where a step writes to it.
     offsets: Option<OwnedFd>,
     /// The host's /proc, where the process goes into a mount namespace before it is done with it.
@@ -60,7 +60,7 @@ pub(crate) fn run(prepared: Prepared) -> ! {
     let mut child = Child {
         p: prepared,
         root: None,
-        label: None,
+        labels: Vec::new(),
         offsets: None,
         proc: None,
         masks: masks::Masks::default(),
@@ -168,7 +168,7 @@ impl Child<'_> {
             Act::LoopbackUp => net::loopback_up().doing(|| "setting the loopback interface up".into()),
             Act::NetDevices(_) => self.receive_devices(),
             Act::Keyring(name) => join_keyring(name),
-            Act::OpenLabel(file) => self.open_label(file),
+            Act::OpenLabel(file, probe) => self.open_label(file, probe.as_deref()),
             Act::Sever(flags) => root::sever(*flags),
             Act::Overlay(from, options, at) => root::overlay(from, options, at),
             Act::OpenRoot(place) => {
@@ -219,12 +219,12 @@ impl Child<'_> {
             Act::ReadonlyRoot => root::read_only(self.root()?),
             Act::RootPropagation(flags) => root::propagation(self.root()?, *flags),
             Act::Readonly(what) => masks::read_only(self.root()?, what),
-            Act::Mask(what) => {
+            Act::Mask(what, label) => {
                 let root = self
                     .root
                     .as_ref()
                     .ok_or_else(|| Failure::says("the root file system is not open yet"))?;
-                self.masks.mask(root.as_fd(), what)
+                self.masks.mask(root.as_fd(), what, label.as_deref())
             }
             Act::StartContainerHooks => self.start_container(),
 
@@ -444,21 +444,34 @@ impl Child<'_> {
         Ok(())
     }
 
-    fn open_label(&mut self, file: &CStr) -> Result<()> {
+    fn open_label(&mut self, file: &CStr, probe: Option<&CStr>) -> Result<()> {
         let whole = CString::new([b"self/attr/", file.to_bytes()].concat()).unwrap_or_default();
-        let kept = self.proc.take().map_or_else(host_proc, Ok);
-        let open = |file: &CStr| open_below(kept.as_ref().map_err(|e| *e)?.as_fd(), file);
-        let opened = open(&whole).or_else(|_| open(c"self/attr/exec"));
-        self.label = Some(opened.doing(|| {
-            "opening the LSM attribute of this process (is AppArmor enabled on this host?)".into()
-        })?);
+        let open = |file: &CStr| match &self.proc {
+            Some(kept) => open_below(kept.as_fd(), file),
+            None => open_below(host_proc()?.as_fd(), file),
+        };
+        let opened = open(&whole).or_else(|_| open(c"self/attr/exec")).doing(|| {
+            format!("opening the LSM attribute {} of this process (is the module enabled?)", text(file))
+        })?;
+        if let Some(label) = probe {
+            // So that create tells of a label that is none; then nothing again, for the hooks that come before the program.
+            fs::write_all(opened.as_fd(), label.to_bytes())
+                .and_then(|()| fs::write_all(opened.as_fd(), b"\n"))
+                .doing(|| format!("trying the label {} (does the policy know it?)", text(label)))?;
+        }
+        self.labels.push(opened);
+        let plan = self.p.plan;
+        let later = plan.setup.iter().skip(self.done + 1).any(|s| matches!(s.act, Act::OpenLabel(..)));
+        self.proc = self.proc.take().filter(|_| later);
         Ok(())
     }
 
     fn confine(&mut self, label: &[u8]) -> Result<()> {
-        let fd = self.label.take().ok_or_else(|| Failure::says("no LSM attribute is open"))?;
-        fs::write_all(fd.as_fd(), label).doing(|| {
-            format!("setting the profile {:?} (write /proc/self/attr/exec)", String::from_utf8_lossy(label))
+        if self.labels.is_empty() {
+            return Err(Failure::says("no LSM attribute is open"));
+        }
+        fs::write_all(self.labels.remove(0).as_fd(), label).doing(|| {
+            format!("setting the label {:?} (write /proc/self/attr/exec)", String::from_utf8_lossy(label))
         })
     }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 const CGROUP2: i64 = 0x6367_7270;
 const TMPFS: i64 = 0x0102_1994;
+const SELINUX: i64 = 0xf97c_ff8c;
 
 /// Probes the host.
 pub fn host() -> Host {
@@ -23,8 +24,16 @@ pub fn host() -> Host {
         last_capability: last_capability(capabilities),
         cgroup,
         own_cgroup: own_cgroup(cgroup),
+        selinux: selinux(),
         systemd: None,
     }
+}
+
+/// As libselinux tells: its file system stands there, and this process has a label. Before a policy is loaded every process is
+/// `kernel`, and the kernel takes any label for that.
+fn selinux() -> bool {
+    let there = fs::open(c"/sys/fs/selinux", libc::O_PATH, 0).and_then(|d| fs::file_system(d.as_fd()));
+    there == Ok(SELINUX) && !matches!(text(c"/proc/self/attr/current").trim_matches('\0'), "" | "kernel")
 }
 
 /// The kernel's highest capability: root's own set shows it, else the bounding set is asked.

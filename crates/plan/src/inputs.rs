@@ -73,6 +73,8 @@ pub struct Host {
     pub cgroup: CgroupMode,
     /// The cgroup that the runtime itself is in (v2, or v1's pids/devices hierarchy), from the mount's root.
     pub own_cgroup: String,
+    /// Whether SELinux is in force: a policy is loaded.
+    pub selinux: bool,
     /// systemd, when it is to make the control group (`--systemd-cgroup`).
     pub systemd: Option<Systemd>,
 }

@@ -11,6 +11,7 @@ mod creds;
 mod devices;
 mod hooks;
 pub mod inputs;
+mod labels;
 mod limits;
 mod mounts;
 mod namespaces;

@@ -6,7 +6,8 @@ use crate::mounts::Surroundings;
 use crate::problem::{Findings, Refusal};
 use crate::steps::{Act, Bind, Capabilities, Mount, MountKind, NOTIFY, Namespaces, Plan, Step, Terminal};
 use crate::{
-    affinity, cgroup, creds, devices, hooks, limits, mounts, namespaces, net_devices, process, rdt, seccomp,
+    affinity, cgroup, creds, devices, hooks, labels, limits, mounts, namespaces, net_devices, process, rdt,
+    seccomp,
 };
 use coracle_sys::{libc, mount::attr};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Process, Spec};
@@ -36,7 +37,7 @@ pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal
     let hooks = hooks::plan(spec, &mut found);
     let mut setup = entry(spec, &mut namespaces, host, request, &cgroup, &mut found);
     affinity::check(process, &mut found);
-    setup.extend(before_root(spec, process, &mut found));
+    setup.extend(before_root(spec, process, host, &mut found));
     setup.extend(root(spec, request, host, &cgroup, &namespaces, terminal.is_some(), &mut found));
     let launch = match spec.process() {
         Some(process) => workload(spec, process, host, request, &namespaces, &mut setup, &mut found),
@@ -163,6 +164,10 @@ fn entry(
     found: &mut Findings,
 ) -> Vec<Step> {
     let mut out = Vec::new();
+    if let Some(process) = spec.process().as_ref().filter(|_| !request.no_new_keyring) {
+        // Whatever is joined and cloned from here on has it too.
+        out.extend(labels::keys(process, found));
+    }
     into_namespaces(ns, &mut out);
     let legacy = cgroup.mode == crate::inputs::CgroupMode::Legacy;
     if cgroup.path.is_some() && (legacy || cgroup.unit.is_some()) {
@@ -231,7 +236,7 @@ fn second_stage(ns: &mut Namespaces, first: u64, out: &mut Vec<Step>) {
 }
 
 /// What is written through the host's /proc, while nothing of the container stands over it (CVE-2025-52881).
-fn before_root(spec: &Spec, process: &Process, found: &mut Findings) -> Vec<Step> {
+fn before_root(spec: &Spec, process: &Process, host: &Host, found: &mut Findings) -> Vec<Step> {
     let mut out = Vec::new();
     if let Some(score) = limits::oom_score(process, found) {
         out.push(step(Act::OomScore(score), "process.oomScoreAdj"));
@@ -243,24 +248,8 @@ fn before_root(spec: &Spec, process: &Process, found: &mut Findings) -> Vec<Step
         let path = found.cstring(&origin, format!("sys/{}", slashes(key)));
         out.push(step(Act::WriteProc(path, value.clone().into_bytes()), &origin));
     }
-    let mount_label = spec.linux().as_ref().map_or(&None, |l| l.mount_label());
-    for (asked, at) in [(process.selinux_label(), "process.selinuxLabel"), (mount_label, "linux.mountLabel")]
-    {
-        if label(asked) {
-            found.problem(at, "SELinux labels are not built yet", "config.md, Linux Process", "remove it");
-        }
-    }
-    out.extend(apparmor(process));
+    out.extend(labels::open(process, host, found));
     out
-}
-
-fn label(label: &Option<String>) -> bool {
-    label.as_ref().is_some_and(|l| !l.is_empty())
-}
-
-fn apparmor(process: &Process) -> Option<Step> {
-    label(process.apparmor_profile())
-        .then(|| step(Act::OpenLabel(c"apparmor/exec".into()), "process.apparmorProfile"))
 }
 
 /// The key with slashes: dots separate, unless the key has slashes already (then dots belong to names). sysctl(8).
@@ -348,6 +337,7 @@ fn root(
     let mounts_wanted = own_mounts || mounts::wanted(spec);
     let propagation = mounts::root_propagation(spec, found);
     let user_namespace = namespaces::asked(spec, Kind::User).is_some() || !host.admin();
+    let label = labels::of_mounts(spec, host, found);
     if own_mounts {
         // Nothing may propagate out, but for binds that are to, whose source the parent opens; what the host mounts later
         // may come in, unless private was asked for.
@@ -381,6 +371,7 @@ fn root(
                 && propagation.is_some_and(|p| p & libc::MS_SHARED != 0),
             cgroup_namespace: namespaces::asked(spec, Kind::Cgroup).is_some(),
             cgroup_path: cgroup.path.clone().unwrap_or_default(),
+            label: label.clone(),
         };
         for (mount, at) in mounts::plan(spec, &around, found) {
             out.push(Step { act: Act::Mount(Box::new(mount)), origin: at });
@@ -413,7 +404,7 @@ fn root(
     if out.iter().any(|s| matches!(&s.act, Act::Mount(m) if m.seal)) {
         out.push(step(Act::SealMounts, "mounts"));
     }
-    after_root(spec, propagation.filter(|_| own_mounts), &mut out, found);
+    after_root(spec, propagation.filter(|_| own_mounts), label, &mut out, found);
     out
 }
 
@@ -442,7 +433,13 @@ fn dev(spec: &Spec, rootfs: &Path, nodes: &Nodes, out: &mut Vec<Step>, found: &m
     out.push(step(Act::Ptmx, ""));
 }
 
-fn after_root(spec: &Spec, propagation: Option<u64>, out: &mut Vec<Step>, found: &mut Findings) {
+fn after_root(
+    spec: &Spec,
+    propagation: Option<u64>,
+    label: Option<CString>,
+    out: &mut Vec<Step>,
+    found: &mut Findings,
+) {
     let linux = spec.linux().as_ref();
     for (i, path) in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten().enumerate() {
         let at = format!("linux.readonlyPaths[{i}]");
@@ -453,8 +450,8 @@ fn after_root(spec: &Spec, propagation: Option<u64>, out: &mut Vec<Step>, found:
         let at = format!("linux.maskedPaths[{i}]");
         let path = target(path, &at, found);
         // One mask hides a path as well as two.
-        if !out.iter().any(|s| matches!(&s.act, Act::Mask(before) if *before == path)) {
-            out.push(Step { act: Act::Mask(path), origin: at });
+        if !out.iter().any(|s| matches!(&s.act, Act::Mask(before, _) if *before == path)) {
+            out.push(Step { act: Act::Mask(path, label.clone()), origin: at });
         }
     }
     if let Some(flags) = propagation {
@@ -571,9 +568,7 @@ fn workload(
         Some(filter) if filter.listener.is_some() => (Vec::new(), Some(hooks)),
         _ => (vec![hooks], None),
     };
-    if let Some(profile) = process.apparmor_profile().as_ref().filter(|p| !p.is_empty()) {
-        launch.push(step(Act::Confine(format!("exec {profile}").into_bytes()), "process.apparmorProfile"));
-    }
+    launch.extend(labels::confine(process, found));
     // Before the filter, which may forbid what this takes.
     launch.push(step(Act::Settle(3 + request.preserve_fds), ""));
     if let Some(filter) = seccomp {
@@ -606,6 +601,7 @@ pub fn exec(
     cgroup: Option<String>,
 ) -> Result<Plan, Refusal> {
     let mut found = Findings::default();
+    let process = &labels::inherited(process, spec);
     let terminal = terminal(process, request, &mut found);
     let mut namespaces = namespaces::of_init(spec, host, init, request.own_clocks, &mut found);
     let mut setup = Vec::new();
@@ -614,13 +610,17 @@ pub fn exec(
     if let Some(score) = score.and_then(|p| limits::oom_score(p, &mut found)) {
         setup.push(step(Act::OomScore(score), "process.oomScoreAdj"));
     }
-    let confined = apparmor(process);
-    if confined.is_some() {
-        setup.push(step(Act::KeepProc, "process.apparmorProfile"));
+    if !request.no_new_keyring {
+        // Before it is in the container, whose /proc may be anything.
+        setup.extend(labels::keys(process, &mut found));
+    }
+    let opened = labels::open(process, host, &mut found);
+    if let Some(first) = opened.first() {
+        setup.push(step(Act::KeepProc, &first.origin));
     }
     into_namespaces(&mut namespaces, &mut setup);
-    // A process writes its own label only: after it is the one that stays. AppArmor checks who opened it.
-    setup.extend(confined);
+    // A process writes its own label only: after it is the one that stays. The kernel checks who opened it.
+    setup.extend(opened);
     let legacy = host.cgroup == crate::inputs::CgroupMode::Legacy;
     if cgroup.is_some() && (legacy || request.moved_into_cgroup) {
         setup.push(step(Act::AwaitCgroup, "linux.cgroupsPath"));

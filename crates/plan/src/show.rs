@@ -93,7 +93,7 @@ fn source(kind: &MountKind) -> String {
             b.source.to_string_lossy(),
             if b.recursive { " with all below it" } else { "" }
         ),
-        MountKind::LegacyCgroups(group) => format!("bind {group} of every cgroup v1 hierarchy"),
+        MountKind::LegacyCgroups(group, _) => format!("bind {group} of every cgroup v1 hierarchy"),
         MountKind::Filesystem(kind, _, parameters) => {
             format!("mount {} {}", kind.to_string_lossy(), list(parameters)).trim_end().to_owned()
         }
@@ -220,7 +220,7 @@ pub fn act(step: &Step) -> String {
         Act::ReadonlyRoot => "make the root read-only".into(),
         Act::RootPropagation(flags) => format!("make the root {}", propagation(*flags)),
         Act::Readonly(path) => format!("make {} read-only", text(path)),
-        Act::Mask(path) => format!("hide {}", text(path)),
+        Act::Mask(path, _) => format!("hide {}", text(path)),
         Act::Hostname(name) => format!("set the host name {:?}", String::from_utf8_lossy(name)),
         Act::Domainname(name) => format!("set the domain name {:?}", String::from_utf8_lossy(name)),
         Act::Rlimit(resource, soft, hard) => format!("limit resource {resource} to {soft}, at most {hard}"),

@@ -88,8 +88,9 @@ pub enum Act {
     Cpus(Vec<u64>),
     /// A session keyring of this name.
     Keyring(CString),
-    /// Open the LSM attribute file (below /proc/self/attr) that [`Act::Confine`] writes later.
-    OpenLabel(CString),
+    /// Open the LSM attribute file (below /proc/self/attr) that [`Act::Confine`] writes later, one after the other; this value
+    /// must be one that it takes.
+    OpenLabel(CString, Option<CString>),
     /// Make every mount of the copied mount namespace a slave or private (MS_* flags), so that nothing propagates out.
     Sever(u64),
     /// Make the root of the container's init the root (exec): it may lie below that of its mount namespace.
@@ -131,8 +132,9 @@ pub enum Act {
     RootPropagation(u64),
     /// Read-only from here on; a path that does not exist is passed over.
     Readonly(CString),
-    /// Hide: a file behind /dev/null, a directory behind an empty read-only tmpfs. A path that does not exist is passed over.
-    Mask(CString),
+    /// Hide: a file behind /dev/null, a directory behind an empty read-only tmpfs with this SELinux label. A path that does not
+    /// exist is passed over.
+    Mask(CString, Option<CString>),
     /// The name of the host.
     Hostname(Vec<u8>),
     /// The NIS domain name.
@@ -244,6 +246,8 @@ pub struct Mount {
     pub copy_up: bool,
     /// Read-only from [`Act::SealMounts`] on.
     pub seal: bool,
+    /// The SELinux label of its root directory, where the file system takes none as a parameter.
+    pub label: Option<CString>,
 }
 
 /// Kinds of mounts.
@@ -253,8 +257,8 @@ pub enum MountKind {
     Bind(Bind),
     /// A file system of its own: type, source, parameters.
     Filesystem(CString, CString, Vec<Parameter>),
-    /// The container's part (this path) of every v1 hierarchy, each bound into a tmpfs.
-    LegacyCgroups(String),
+    /// The container's part (this path) of every v1 hierarchy, each bound into a tmpfs with these parameters.
+    LegacyCgroups(String, Vec<Parameter>),
     /// No new mount: attributes of the one that stands there change, and (unless it is a bind) these of its file system.
     Remount(Option<Vec<Parameter>>),
 }

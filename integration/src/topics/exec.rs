@@ -27,7 +27,9 @@ tests! {
         known "runc": "before 1.3 never ambient" known "crun": "never ambient";
     preserved_descriptors_stand_from_3_on;
     the_oom_score_is_the_containers known "crun": "is the caller's";
-    a_profile_is_taken_on [Need::File("/sys/kernel/security/apparmor/profiles")];
+    a_profile_is_taken_on [Need::File("/sys/kernel/security/apparmor/profiles"), Need::File("/usr/sbin/apparmor_parser")];
+    nobody_runs_without_the_profile [Need::File("/sys/kernel/security/apparmor/profiles")];
+    without_apparmor_profiles_are_refused [Need::NoFile("/sys/kernel/security/apparmor/profiles")];
 }
 
 /// `exec` of a process that is written to a file.
@@ -276,13 +278,93 @@ fn the_oom_score_is_the_containers(ctx: &Ctx) -> Result {
     Ok(())
 }
 
+/// Two profiles in the kernel, until this ends. They forbid nothing but one directory each.
+struct Profiles(String);
+
+impl Profiles {
+    fn load(ctx: &Ctx) -> Result<Profiles> {
+        let one = |name: &str, dir: &str| {
+            format!(
+                "profile {name} flags=(attach_disconnected) {{ file, capability, signal, ptrace, mount, network, deny {dir}** rw, }}\n"
+            )
+        };
+        let text = one("coracle-test-one", "/etc/") + &one("coracle-test-two", "/var/");
+        let profiles = Profiles(ctx.dir.join("profiles").display().to_string());
+        std::fs::write(&profiles.0, text)?;
+        profiles.parser("--replace")?;
+        Ok(profiles)
+    }
+
+    fn parser(&self, what: &str) -> Result {
+        let output = std::process::Command::new("/usr/sbin/apparmor_parser")
+            .args([what, "--skip-cache", &self.0])
+            .output()?;
+        check!(
+            output.status.success(),
+            "apparmor_parser {what}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Profiles {
+    fn drop(&mut self) {
+        let _ = self.parser("--remove");
+    }
+}
+
+/// What a process is confined by, as the host sees it, and what it says of itself.
 fn a_profile_is_taken_on(ctx: &Ctx) -> Result {
-    let mut bundle = ctx.waiting()?;
+    let _profiles = Profiles::load(ctx)?;
+    for (user, no_new_privs) in [(false, true), (false, false), (true, true)] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/process/apparmorProfile", json!("coracle-test-one"));
+        bundle.set("/process/noNewPrivileges", json!(no_new_privs));
+        if user {
+            bundle.user_namespace(100_000, 65536)?;
+        }
+        let container = ctx.started(&bundle)?;
+        let name = |pid| look::proc(pid, "attr/current");
+        check_eq!(name(container.pid)?, "coracle-test-one (enforce)", "profile of init");
+        let words = ["/bin/cat", "/proc/self/attr/current"];
+        let output = ctx.exec(&container, &[], &words)?.succeeded("exec")?;
+        check_eq!(output.stdout().trim(), "coracle-test-one (enforce)", "profile of an exec");
+        let output = ctx.exec(&container, &["--apparmor", "coracle-test-two"], &words)?.succeeded("exec")?;
+        check_eq!(output.stdout().trim(), "coracle-test-two (enforce)", "profile of the flag");
+        let process = json!({"args": words, "cwd": "/", "user": {"uid": 0, "gid": 0}});
+        let output = exec_file(ctx, &container, &process)?.succeeded("exec --process")?;
+        check_eq!(output.stdout().trim(), "coracle-test-one (enforce)", "profile where the file has none");
+        let output = ctx.exec(&container, &[], &["/bin/cat", "/etc/passwd"])?;
+        check!(output.code != 0, "what the profile forbids is read");
+    }
+    Ok(())
+}
+
+fn nobody_runs_without_the_profile(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("echo ran")?;
+    bundle.set("/process/apparmorProfile", json!("nowhere-known"));
+    let output = ctx.run(&bundle)?;
+    check!(
+        output.code != 0 && !output.stdout().contains("ran"),
+        "run under a profile that is not loaded succeeds"
+    );
+    let container = ctx.started(&ctx.waiting()?)?;
+    let missing = ctx.exec(&container, &["--apparmor", "nowhere-known"], &["/bin/echo", "ran"])?;
+    check!(
+        missing.code != 0 && !missing.stdout().contains("ran"),
+        "exec under a profile that is not loaded succeeds"
+    );
+    Ok(())
+}
+
+fn without_apparmor_profiles_are_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("echo ran")?;
     bundle.set("/process/apparmorProfile", json!("unconfined"));
-    let container = ctx.started(&bundle)?;
-    let output = ctx.exec(&container, &[], &["/bin/cat", "/proc/self/attr/current"])?.succeeded("exec")?;
-    check_eq!(output.stdout().trim(), "unconfined", "profile");
-    let missing = ctx.exec(&container, &["--apparmor", "nowhere-known"], &["/bin/true"])?;
-    check!(missing.code != 0, "exec under a profile that is not loaded succeeds");
+    let output = ctx.run(&bundle)?;
+    check!(
+        output.code != 0 && !output.stdout().contains("ran"),
+        "run under a profile without AppArmor succeeds"
+    );
     Ok(())
 }

@@ -17,7 +17,7 @@ tests! {
     every_seccomp_word_is_taken [Need::Runtime("coracle")];
     every_seccomp_flag_that_is_supported_loads [Need::Runtime("coracle")];
     every_memory_policy_is_taken [Need::Runtime("coracle")];
-    what_is_off_is_refused [Need::Runtime("coracle")];
+    what_is_built_is_on [Need::Runtime("coracle")];
     annotations_that_loosen_are_named [Need::Runtime("coracle")];
 }
 
@@ -238,14 +238,10 @@ fn every_memory_policy_is_taken(ctx: &Ctx) -> Result {
     Ok(())
 }
 
-fn what_is_off_is_refused(ctx: &Ctx) -> Result {
+/// Whether the host has it is another question: features-linux.md.
+fn what_is_built_is_on(ctx: &Ctx) -> Result {
     let features = features(ctx)?;
-    let mut bundle = ctx.waiting()?;
-    bundle.set("/process/selinuxLabel", json!("system_u:system_r:container_t:s0"));
-    if features["linux"]["selinux"]["enabled"] == json!(false) {
-        ctx.refused(&bundle, &["process.selinuxLabel", "SELinux"])?;
-    }
-    for pointer in ["apparmor", "intelRdt", "mountExtensions/idmap", "netDevices", "seccomp"] {
+    for pointer in ["apparmor", "intelRdt", "mountExtensions/idmap", "netDevices", "seccomp", "selinux"] {
         let enabled = features.pointer(&format!("/linux/{pointer}/enabled"));
         check_eq!(enabled, Some(&json!(true)), "{pointer}.enabled");
     }

@@ -184,8 +184,8 @@ mistakes! {
         "/process/capabilities/bounding": "CAP_KILL" => "process.capabilities.bounding: \"CAP_KILL\" is not an array (config.md, Process); write an array";
         "/process/capabilities/permitted": [7] => "process.capabilities.permitted[0]: 7 is not a string (config.md, Process); write a string";
         "/process/noNewPrivileges": 1 => "process.noNewPrivileges: 1 is not true or false (config.md, Process); write true or false";
-        "/process/selinuxLabel": "system_u:system_r:container_t:s0" => "process.selinuxLabel: SELinux labels are not built yet (config.md, Linux Process); remove it";
-        "/linux/mountLabel": "system_u:object_r:container_file_t:s0" => "linux.mountLabel: SELinux labels are not built yet (config.md, Linux Process); remove it";
+        "/process/selinuxLabel": "system_u:system_r:container_t:s0" => "process.selinuxLabel: \"system_u:system_r:container_t:s0\" is an SELinux label, and SELinux is not in force on this host (config.md, Linux Process); remove it, or boot the host with SELinux and a policy";
+        "/linux/mountLabel": "system_u:object_r:container_file_t:s0" => "linux.mountLabel: \"system_u:object_r:container_file_t:s0\" is an SELinux label, and SELinux is not in force on this host (config-linux.md, Mount Label); remove it, or boot the host with SELinux and a policy";
     }
 
     limits_and_scheduling {

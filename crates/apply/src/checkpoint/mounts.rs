@@ -51,7 +51,7 @@ fn of_mount(mount: &Mount, root: BorrowedFd, out: &mut Vec<External>) {
         MountKind::Bind(bind) if !bind.inside => {
             out.push(External { target: at(), source: string(&bind.source) });
         }
-        MountKind::LegacyCgroups(group) => {
+        MountKind::LegacyCgroups(group, _) => {
             out.extend(crate::cgroup::hierarchies().iter().map(|h| External {
                 target: format!("{}/{}", at(), h.mount.rsplit('/').next().unwrap_or_default()),
                 source: format!("{}{group}", h.mount),
@@ -68,14 +68,14 @@ pub(super) fn masked(plan: &Plan, root: BorrowedFd) -> Vec<External> {
         found.is_ok_and(|stat| stat.kind() != libc::S_IFDIR)
     };
     let masked =
-        plan.setup.iter().filter_map(|s| if let Act::Mask(path) = &s.act { Some(path) } else { None });
+        plan.setup.iter().filter_map(|s| if let Act::Mask(path, _) = &s.act { Some(path) } else { None });
     let file = |path: &CString| External { target: format!("/{}", string(path)), source: NULL.into() };
     masked.filter(|path| is_file(path)).map(file).collect()
 }
 
 /// Whether the plan hides anything: restore then needs the null device under the name that the image has for it.
 pub(super) fn masks(plan: &Plan) -> Option<External> {
-    let any = plan.setup.iter().any(|s| matches!(s.act, Act::Mask(_)));
+    let any = plan.setup.iter().any(|s| matches!(s.act, Act::Mask(..)));
     any.then(|| External { target: NULL.into(), source: NULL.into() })
 }
 
@@ -115,7 +115,7 @@ fn places(plan: &Plan, root: BorrowedFd) -> Result<()> {
         .collect();
     let mut binds = Vec::new();
     for (mount, origin) in &mounts {
-        if matches!(mount.what, MountKind::LegacyCgroups(_) | MountKind::Remount(_))
+        if matches!(mount.what, MountKind::LegacyCgroups(..) | MountKind::Remount(_))
             || on_a_tmpfs(mount, &mounts)
         {
             continue; // criu brings back what is on a tmpfs

@@ -44,12 +44,16 @@ pub(crate) fn read_only(root: BorrowedFd, what: &CStr) -> Result<()> {
 
 impl Masks {
     /// Hides a path.
-    pub(crate) fn mask(&mut self, root: BorrowedFd, what: &CStr) -> Result<()> {
+    pub(crate) fn mask(&mut self, root: BorrowedFd, what: &CStr, label: Option<&CStr>) -> Result<()> {
         let Some(target) = found(root, what)? else { return Ok(()) };
         let doing = || format!("masking {}", text(what));
         let is_dir = fs::fstat(target.as_fd()).doing(doing)?.kind() == libc::S_IFDIR;
-        if is_dir { self.cover_directory(target.as_fd()) } else { self.cover_file(root, target.as_fd()) }
-            .map_err(|f| Failure { doing: format!("{}: {}", doing(), f.doing), ..f })
+        if is_dir {
+            self.cover_directory(target.as_fd(), label)
+        } else {
+            self.cover_file(root, target.as_fd())
+        }
+        .map_err(|f| Failure { doing: format!("{}: {}", doing(), f.doing), ..f })
     }
 
     fn cover_file(&mut self, root: BorrowedFd, target: BorrowedFd) -> Result<()> {
@@ -59,12 +63,12 @@ impl Masks {
 
     /// The first directory gets the tmpfs itself, every further one a copy: before Linux 6.15 a mount can be copied only
     /// once it is attached (open_tree(2)).
-    fn cover_directory(&mut self, target: BorrowedFd) -> Result<()> {
+    fn cover_directory(&mut self, target: BorrowedFd, label: Option<&CStr>) -> Result<()> {
         let doing = || "mounting an empty tmpfs on it".to_owned();
         match &self.empty {
             Some(first) => mount::move_mount(clone(first.as_fd()).doing(doing)?.as_fd(), target).doing(doing),
             None => {
-                let first = empty()?;
+                let first = empty(label)?;
                 mount::move_mount(first.as_fd(), target).doing(doing)?;
                 self.empty = Some(first);
                 Ok(())
@@ -97,10 +101,11 @@ impl Masks {
 }
 
 /// One empty read-only tmpfs for all directories.
-fn empty() -> Result<OwnedFd> {
+fn empty(label: Option<&CStr>) -> Result<OwnedFd> {
     let doing = || "making an empty tmpfs".to_owned();
     let context = mount::fsopen(c"tmpfs").doing(doing)?;
-    for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")] {
+    let fixed = [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"755")];
+    for (key, value) in fixed.into_iter().chain(label.map(|label| (c"context", label))) {
         mount::fsconfig_string(context.as_fd(), key, value).doing(doing)?;
     }
     mount::fsconfig_create(context.as_fd()).doing(doing)?;

@@ -47,7 +47,7 @@ pub(crate) fn mount(
     }
     mount::move_mount(made.as_fd(), target.as_fd()).map_err(|e| unlike(e, is_dir, target.as_fd(), what))?;
     later.attached(made.as_fd()).map_err(|f| options_of(what, f))?;
-    if let MountKind::LegacyCgroups(group) = &what.what {
+    if let MountKind::LegacyCgroups(group, _) = &what.what {
         legacy(root, &what.target, group, what.attributes)?;
     }
     finish(made.as_fd(), what)?;
@@ -171,11 +171,11 @@ fn make(
         MountKind::Bind(source) => bind(root, source, what, opened, later),
         MountKind::Filesystem(fstype, source, parameters) => {
             let mode = inherited_mode(fstype, parameters, root, &what.target);
-            filesystem(fstype, source, parameters.iter().chain(mode.as_ref()), what.attributes.0)
+            let made = filesystem(fstype, source, parameters.iter().chain(mode.as_ref()), what.attributes.0)?;
+            what.label.as_ref().map_or(Ok(()), |label| relabel(made.as_fd(), label)).map(|()| made)
         }
-        MountKind::LegacyCgroups(_) => {
-            let mode = (c"mode".to_owned(), Some(c"755".to_owned()));
-            filesystem(c"tmpfs", c"tmpfs", [&mode].into_iter(), what.attributes.0 & !attr::RDONLY)
+        MountKind::LegacyCgroups(_, parameters) => {
+            filesystem(c"tmpfs", c"tmpfs", parameters.iter(), what.attributes.0 & !attr::RDONLY)
         }
         MountKind::Remount(_) => Err(Failure::says("a remount makes no mount")),
     }
@@ -254,6 +254,13 @@ fn filesystem<'a>(
         .map_err(|e| said(fd, e, format!("mounting a file system of type {}", text(fstype))))
 }
 
+/// Gives the root directory of a mount an SELinux label: selinux(8).
+fn relabel(made: BorrowedFd, label: &CStr) -> Result<()> {
+    fs::openat(made, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)
+        .and_then(|root| fs::fsetxattr(root.as_fd(), c"security.selinux", label.to_bytes()))
+        .doing(|| format!("giving it the SELinux label {} (linux.mountLabel)", text(label)))
+}
+
 /// The failure with what the kernel wrote into the context's log.
 fn said(context: BorrowedFd, errno: Errno, doing: String) -> Failure {
     let log = mount::read_log(context);
@@ -275,7 +282,9 @@ fn set_parameters<'a>(
             Err(Errno::EINVAL) if key.as_c_str() == c"iversion" => {}
             other => {
                 other.map_err(|e| {
-                    said(context, e, format!("setting the option {} of {}", text(key), text(of)))
+                    let label = value.as_deref().filter(|_| key.as_bytes().ends_with(b"context"));
+                    let label = label.map_or(String::new(), |l| format!(" to the SELinux label {}", text(l)));
+                    said(context, e, format!("setting the option {} of {}{label}", text(key), text(of)))
                 })?;
             }
         }
@@ -300,6 +309,8 @@ fn by_mount(
     let doing = || format!("mounting a file system of type {} on {}", text(fstype), text(&what.target));
     let target = target(root, what, true)?;
     let words = parameters.iter().map(|(k, v)| match v {
+        // A label may have commas, which separate here: selinux(8).
+        Some(v) if k.as_bytes().ends_with(b"context") => [k.as_bytes(), b"=\"", v.as_bytes(), b"\""].concat(),
         Some(v) => [k.as_bytes(), b"=", v.as_bytes()].concat(),
         None => k.as_bytes().to_vec(),
     });

@@ -4,6 +4,7 @@ mod idmap;
 mod options;
 
 use crate::inputs::{CgroupMode, Host};
+use crate::labels;
 use crate::problem::Findings;
 use crate::steps::{Act, Bind, Mount, MountKind, Namespaces, Parameter, Step};
 use coracle_sys::{libc, mount::attr};
@@ -63,6 +64,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) shared_root: bool,
     pub(crate) cgroup_namespace: bool,
     pub(crate) cgroup_path: String,
+    /// `linux.mountLabel`.
+    pub(crate) label: Option<CString>,
 }
 
 /// Decides all mounts, in the listed order.
@@ -127,7 +130,17 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
             );
             return out;
         }
-        (None, other) => filesystem(other, asked, words.parameters, &out, at, found),
+        (None, other) => {
+            words.parameters.extend(labels::context(other, around.label.as_ref(), &words.parameters));
+            out.label = around.label.clone().filter(|_| other == "mqueue");
+            if around.user_namespace && out.label.take().is_some() {
+                // Its root belongs to whoever cloned the ipc namespace, and only the owner may label it.
+                found.warn(format!(
+                    "{at}: message queues in a user namespace keep the policy's label, not linux.mountLabel"
+                ));
+            }
+            filesystem(other, asked, words.parameters, &out, at, found)
+        }
     };
     if kind == "sysfs" && around.user_namespace {
         // The kernel lets a user namespace mount sysfs only together with a network namespace of its own: sysfs(5).
@@ -170,7 +183,7 @@ fn read_options(asked: &Asked, at: &str, out: &mut Mount, found: &mut Findings) 
             },
             _ if recursively(word, &mut out.recursive_attributes) => {}
             _ => {
-                let value = value.map(|v| found.cstring(&at, v));
+                let value = value.map(|v| found.cstring(&at, labels::unquoted(key, v)));
                 words.parameters.push((found.cstring(&at, key), value));
             }
         }
@@ -249,7 +262,11 @@ fn cgroup(around: &Surroundings, fallback: &mut Option<MountKind>) -> MountKind 
     };
     let below = |root: &str| bind(format!("{root}{}", around.cgroup_path));
     match around.host.cgroup {
-        CgroupMode::Legacy => MountKind::LegacyCgroups(around.cgroup_path.clone()),
+        CgroupMode::Legacy => {
+            let mut parameters = vec![(c"mode".into(), Some(c"755".into()))];
+            parameters.extend(labels::context("tmpfs", around.label.as_ref(), &[]));
+            MountKind::LegacyCgroups(around.cgroup_path.clone(), parameters)
+        }
         // A mount of cgroup2 from the first cgroup namespace would reset the options of the host's own (nsdelegate,
         // memory_recursiveprot), and wait for every CPU: there the host's mount is bound, which shows the same.
         _ if !around.cgroup_namespace && !around.user_namespace => bind("/sys/fs/cgroup".into()),
