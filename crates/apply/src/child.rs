@@ -454,7 +454,7 @@ impl Child<'_> {
             format!("opening the LSM attribute {} of this process (is the module enabled?)", text(file))
         })?;
         if let Some(label) = probe {
-            // So that create tells of a label that is none; then nothing again, for the hooks that come before the program.
+            // So that create tells of a label that is none; then nothing again, for the createContainer hooks.
             fs::write_all(opened.as_fd(), label.to_bytes())
                 .and_then(|()| fs::write_all(opened.as_fd(), b"\n"))
                 .doing(|| format!("trying the label {} (does the policy know it?)", text(label)))?;

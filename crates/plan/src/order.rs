@@ -568,7 +568,8 @@ fn workload(
         Some(filter) if filter.listener.is_some() => (Vec::new(), Some(hooks)),
         _ => (vec![hooks], None),
     };
-    launch.extend(labels::confine(process, found));
+    // The hooks are programs of the container: what confines its own confines them too.
+    launch.splice(0..0, labels::confine(process, found));
     // Before the filter, which may forbid what this takes.
     launch.push(step(Act::Settle(3 + request.preserve_fds), ""));
     if let Some(filter) = seccomp {

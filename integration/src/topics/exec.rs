@@ -290,7 +290,7 @@ impl Profiles {
         };
         let text = one("coracle-test-one", "/etc/") + &one("coracle-test-two", "/var/");
         let profiles = Profiles(ctx.dir.join("profiles").display().to_string());
-        std::fs::write(&profiles.0, text)?;
+        fs::write(&profiles.0, text)?;
         profiles.parser("--replace")?;
         Ok(profiles)
     }
@@ -324,7 +324,12 @@ fn a_profile_is_taken_on(ctx: &Ctx) -> Result {
         if user {
             bundle.user_namespace(100_000, 65536)?;
         }
+        let args = ["sh", "-c", "cat /proc/self/attr/current > /tmp/hook"];
+        bundle.set("/hooks/startContainer", json!([{"path": "/bin/sh", "args": args}]));
+        bundle.mount("tmpfs", "tmpfs", "/tmp", &[]);
         let container = ctx.started(&bundle)?;
+        let hook = fs::read_to_string(format!("/proc/{}/root/tmp/hook", container.pid))?;
+        check_eq!(hook.trim(), "coracle-test-one (enforce)", "profile of a startContainer hook");
         let name = |pid| look::proc(pid, "attr/current");
         check_eq!(name(container.pid)?, "coracle-test-one (enforce)", "profile of init");
         let words = ["/bin/cat", "/proc/self/attr/current"];
