@@ -597,7 +597,7 @@ pub(crate) fn impose(plan: &Plan, pid: i32) -> Result<()> {
     })
 }
 
-/// A session keyring of the container's own; a kernel without keyrings, or a full quota, is passed over as peers do.
+/// A session keyring of the container's own. A kernel without keyrings has none of the caller's to share either.
 fn join_keyring(name: &CStr) -> Result<()> {
     match keyring::join_session(name) {
         Ok(serial) => {
@@ -605,7 +605,10 @@ fn join_keyring(name: &CStr) -> Result<()> {
             let _ = keyring::set_permissions(serial, 0x3f3f_0000);
             Ok(())
         }
-        Err(Errno::ENOSYS | Errno::EDQUOT) => Ok(()),
-        Err(e) => Err(Failure::errno("joining a session keyring (--no-new-keyring keeps the caller's)", e)),
+        Err(Errno::ENOSYS) => Ok(()),
+        Err(e) => Err(Failure::errno(
+            "joining a session keyring (--no-new-keyring keeps the caller's; /proc/sys/kernel/keys says how many a user may have)",
+            e,
+        )),
     }
 }

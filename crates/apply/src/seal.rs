@@ -38,12 +38,16 @@ fn safe(exe: &OwnedFd) -> bool {
         // The mode forbids it; an owner could change the mode.
         Err(Errno::EACCES) => fs::fstat(exe.as_fd()).is_ok_and(|s| s.uid != creds::geteuid()),
         Err(Errno::EROFS) => mount::is_mount_root(exe.as_fd()).unwrap_or(false),
-        // An access check that the kernel or a filter denies: only the copy itself is a mount of a single file.
-        Err(_) => mount::is_mount_root(exe.as_fd()).unwrap_or(false),
-        Ok(()) => fs::open(c"/proc/self/exe", libc::O_RDONLY, 0)
-            .and_then(|f| fs::seals(f.as_fd()))
-            .is_ok_and(|s| s & ALL_SEALS == ALL_SEALS),
+        // An access check that the kernel or a filter denies: of a file on disk only the copy is a mount of a single file.
+        Err(_) => mount::is_mount_root(exe.as_fd()).unwrap_or(false) || sealed(),
+        Ok(()) => sealed(),
     }
+}
+
+fn sealed() -> bool {
+    fs::open(c"/proc/self/exe", libc::O_RDONLY, 0)
+        .and_then(|f| fs::seals(f.as_fd()))
+        .is_ok_and(|s| s & ALL_SEALS == ALL_SEALS)
 }
 
 fn detached(exe: &OwnedFd) -> coracle_sys::Result<OwnedFd> {

@@ -254,8 +254,9 @@ impl Ctx {
 /// the program does, and the container's init is traced on.
 fn without(syscall: &str, program: &Path) -> Command {
     let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={syscall}")]);
-    command.args(["-e", &format!("inject={syscall}:error=ENOSYS")]).arg(program);
+    let (calls, error) = syscall.split_once(':').unwrap_or((syscall, "ENOSYS"));
+    command.args(["-D", "-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+    command.args(["-e", &format!("inject={calls}:error={error}")]).arg(program);
     command
 }
 

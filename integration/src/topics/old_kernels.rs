@@ -16,6 +16,8 @@ tests! {
     and_in_a_user_namespace [STRACE, Need::Runtime("coracle")];
     nothing_reaches_the_host [STRACE, Need::Runtime("coracle")];
     what_takes_the_syscall_is_refused [STRACE, Need::Runtime("coracle")];
+    a_missing_syscall_is_made_up_for_or_named [STRACE, Need::Runtime("coracle")];
+    a_filter_around_the_runtime_is_survived_or_named [STRACE, Need::Runtime("coracle")];
 }
 
 /// A bundle that asks for all that the syscall is used for.
@@ -105,4 +107,48 @@ fn what_takes_the_syscall_is_refused(ctx: &Ctx) -> Result {
     ctx.refused(&bundle, &["mount_setattr", "5.12", "mounts[7]"])?;
     ctx.missing.set(None);
     tracers_end()
+}
+
+/// What a run says without some syscalls; `None`: it runs as ever. docs/kernel-features.md has the reasons.
+const WITHOUT: [(&str, Option<&str>); 11] = [
+    ("clone3", Some("cloning the container's init")),
+    ("openat2", Some("asked for by mounts[0]")),
+    ("close_range", Some("closing the runtime's descriptors")),
+    ("open_tree", Some("asked for by root.path")),
+    ("move_mount", Some("asked for by root.path")),
+    ("fsopen", Some("asked for by mounts[0]")),
+    ("fsconfig", Some("asked for by mounts[0]")),
+    ("fsmount", Some("asked for by mounts[0]")),
+    ("statx", Some("asked for by mounts[0]")),
+    ("execveat", Some("starting again from a read-only copy of this program")),
+    ("faccessat2", None),
+];
+
+/// The binary protects itself by a sealed copy then, of which it cannot ask either whether it could be written to.
+const SEALED: (&str, Option<&str>) = ("faccessat2,mount_setattr", None);
+
+fn a_missing_syscall_is_made_up_for_or_named(ctx: &Ctx) -> Result {
+    each_without(ctx, &[&WITHOUT[..], &[SEALED]].concat(), "ENOSYS", "function not implemented")
+}
+
+/// As container engines of before these syscalls have it, around an engine that runs in their containers.
+fn a_filter_around_the_runtime_is_survived_or_named(ctx: &Ctx) -> Result {
+    each_without(ctx, &WITHOUT, "EPERM", "operation not permitted")
+}
+
+fn each_without(ctx: &Ctx, cases: &[(&str, Option<&str>)], error: &str, meaning: &str) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "exit", "7"]).write()?;
+    for (calls, said) in cases {
+        ctx.missing.set(Some(format!("{calls}:{error}").leak()));
+        let output = ctx.run(&bundle)?;
+        ctx.missing.set(None);
+        tracers_end()?;
+        check_eq!(output.code == 7, said.is_none(), "a run without {calls}: {}", output.stderr());
+        let words = said.map_or(Vec::new(), |said| vec![said, meaning]);
+        for word in words {
+            check!(output.stderr().contains(word), "without {calls}: no {word:?} in {:?}", output.stderr());
+        }
+    }
+    Ok(())
 }
