@@ -58,11 +58,11 @@ fn crowd(ctx: &Ctx, count: usize, global: &[&str]) -> Result {
 }
 
 fn five_hundred_leave_nothing(ctx: &Ctx) -> Result {
-    crowd(ctx, many(ctx, 300), &[])
+    crowd(ctx, many(ctx, 200), &[])
 }
 
 fn a_crowd_of_scopes_leaves_nothing(ctx: &Ctx) -> Result {
-    crowd(ctx, many(ctx, 150), &["--systemd-cgroup"])?;
+    crowd(ctx, many(ctx, 100), &["--systemd-cgroup"])?;
     no_scope_is_left(ctx, &[])
 }
 
