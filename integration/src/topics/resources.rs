@@ -142,7 +142,8 @@ fn systemd_knows_what_the_files_say(ctx: &Ctx) -> Result {
 }
 
 /// Runtime, file, its value there, why it differs.
-const KNOWN: [(&str, &str, &str, &str); 4] = [
+const KNOWN: [(&str, &str, &str, &str); 5] = [
+    ("runc", "cpu.max.burst", "0", "the runc 1.1 of Debian trixie passes over cpu.burst"),
     ("runc", "cpu.idle", "0", "the runc 1.1 of Debian trixie passes over cpu.idle"),
     ("runc", "cpu.weight", "157", "older runc has the linear conversion of shares"),
     ("crun", "cpu.weight", "157", "older crun has the linear conversion of shares"),
