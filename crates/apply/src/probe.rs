@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 
 const CGROUP2: i64 = 0x6367_7270;
 const TMPFS: i64 = 0x0102_1994;
-const SELINUX: i64 = 0xf97c_ff8c;
 
 /// Probes the host.
 pub fn host() -> Host {
@@ -33,7 +32,8 @@ pub fn host() -> Host {
 /// `kernel`, and the kernel takes any label for that.
 fn selinux() -> bool {
     let there = fs::open(c"/sys/fs/selinux", libc::O_PATH, 0).and_then(|d| fs::file_system(d.as_fd()));
-    there == Ok(SELINUX) && !matches!(text(c"/proc/self/attr/current").trim_matches('\0'), "" | "kernel")
+    there == Ok(libc::SELINUX_MAGIC)
+        && !matches!(text(c"/proc/self/attr/current").trim_matches('\0'), "" | "kernel")
 }
 
 /// The kernel's highest capability: root's own set shows it, else the bounding set is asked.

@@ -14,7 +14,6 @@ use crate::store::{Removed, Store};
 use crate::unpack::{How, highest_ids};
 use coracle_sys::Errno;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -134,16 +133,26 @@ pub fn make(
     rootless::workshop(ids.as_ref(), || {
         let _hold = store.hold()?;
         let image = image()?;
-        let made = match joined(store, order, &image, kept, &wishes, limits, events) {
-            Err(e) if e.kind() == Kind::Overlay => {
-                let mut made = copied(store, order, &image, kept, &wishes, limits, events)?;
-                made.notes
-                    .insert(0, format!("{e}; the container gets a copy of the image, unpacked for it alone"));
-                made
-            }
-            other => other?,
+        let explained = |e| explain(e, &image, &wishes, limits);
+        let container =
+            |layers| store.container(order.id, order.name, layers, kept, order.state, order.remove);
+        // From shared layers, joined by overlayfs.
+        let joined = || -> Result<_> {
+            let (layers, summary) = store.unpack(&image, kept, limits, events).map_err(explained)?;
+            let container = container(layers);
+            let made = store.look_into(&container, kept, |root| config::config(&image, &wishes, root))?;
+            Ok((container, made, summary))
         };
-        let Made { container, mut spec, mut notes, summary } = made;
+        // From a copy: a kernel without overlayfs, one that refuses it to users, a file system that it does not work on.
+        let copied = |why: Error| {
+            let (root, summary) = store.copy(order.id, &image, kept, limits, events).map_err(explained)?;
+            let container = container(Vec::new());
+            let mut made = config::config(&image, &wishes, root.as_fd())?;
+            made.1.insert(0, format!("{why}; the container gets a copy of the image, unpacked for it alone"));
+            Ok((container, made, summary))
+        };
+        let made = joined().or_else(|e| if e.kind() == Kind::Overlay { copied(e) } else { Err(e) });
+        let (container, (mut spec, mut notes), summary) = made?;
         let bundle = store.container_path(order.id);
         spec["annotations"][PLACE] = bundle.to_string_lossy().into();
         let text =
@@ -153,47 +162,6 @@ pub fn make(
         notes.extend(skipped(&summary));
         Ok((container, notes))
     })
-}
-
-struct Made {
-    container: Container,
-    spec: Value,
-    notes: Vec<String>,
-    summary: Summary,
-}
-
-/// From shared layers, joined by overlayfs.
-fn joined(
-    store: &Store,
-    order: &Order,
-    image: &Image,
-    kept: Kept,
-    wishes: &Wishes,
-    limits: &Limits,
-    events: &dyn Events,
-) -> Result<Made> {
-    let unpacked = store.unpack(image, kept, limits, events);
-    let (layers, summary) = unpacked.map_err(|e| explain(e, image, wishes, limits))?;
-    let container = store.container(order.id, order.name, layers, kept, order.state, order.remove);
-    let (spec, notes) = store.look_into(&container, kept, |root| config::config(image, wishes, root))?;
-    Ok(Made { container, spec, notes, summary })
-}
-
-/// From a copy: a kernel without overlayfs, one that refuses it to users, a file system that it does not work on.
-fn copied(
-    store: &Store,
-    order: &Order,
-    image: &Image,
-    kept: Kept,
-    wishes: &Wishes,
-    limits: &Limits,
-    events: &dyn Events,
-) -> Result<Made> {
-    let unpacked = store.copy(order.id, image, kept, limits, events);
-    let (root, summary) = unpacked.map_err(|e| explain(e, image, wishes, limits))?;
-    let container = store.container(order.id, order.name, Vec::new(), kept, order.state, order.remove);
-    let (spec, notes) = config::config(image, wishes, root.as_fd())?;
-    Ok(Made { container, spec, notes, summary })
 }
 
 /// The annotation by which `delete` finds a container's directory in a store. No image can set it.

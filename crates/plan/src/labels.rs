@@ -2,6 +2,7 @@
 //! Mount Label. A label that the host cannot give is a mistake: nobody may run without one that was asked for.
 
 use crate::inputs::Host;
+use crate::order::step;
 use crate::problem::Findings;
 use crate::steps::{Act, Parameter, Step};
 use oci_spec::runtime::{Process, Spec};
@@ -14,10 +15,6 @@ const MOUNTS: &str = "linux.mountLabel";
 
 fn asked(label: &Option<String>) -> Option<&str> {
     label.as_deref().filter(|l| !l.is_empty())
-}
-
-fn step(act: Act, origin: &str) -> Step {
-    Step { act, origin: origin.into() }
 }
 
 /// The process with the labels of the container where it names none of its own (exec), as with runc: an engine that leaves

@@ -17,7 +17,7 @@ use std::path::Path;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_MKNOD: u64 = 1 << 27;
 
-fn step(act: Act, origin: &str) -> Step {
+pub(crate) fn step(act: Act, origin: &str) -> Step {
     Step { act, origin: origin.into() }
 }
 

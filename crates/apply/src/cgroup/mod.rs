@@ -202,11 +202,12 @@ impl Cgroup {
     }
 
     fn change_devices(&self, update: &Update, home: &impl Fn(&str) -> Option<String>) -> Result<()> {
-        if self.v2 {
+        let changed = if self.v2 {
             update.devices.as_ref().map_or(Ok(()), |program| v2::replace_filter(&self.dirs[0], program))
         } else {
             v1::replace_devices(&update.device_lines, home)
-        }
+        };
+        changed.map_err(|f| f.at("linux.resources.devices"))
     }
 
     /// The directory to clone into, of v2.
@@ -249,12 +250,13 @@ impl Cgroup {
             if self.v2 && (controllers.is_some() || wanted.len() > 1) {
                 return Err(refused("cgroup v2 has one hierarchy: give one path, without controllers"));
             }
-            if let Some(unknown) = controllers.filter(|_| !self.v2).and_then(v1::unknown) {
-                return Err(refused(&format!("unknown controller {unknown}")));
-            }
-            let chosen = v1::chosen(&self.path, controllers);
+            let chosen = match self.v2 {
+                true => self.dirs.clone(),
+                false => v1::chosen(&self.path, controllers)
+                    .map_err(|unknown| refused(&format!("unknown controller {unknown}")))?,
+            };
             for (dir, own) in out.dirs.iter_mut().zip(&self.dirs) {
-                if self.v2 || chosen.contains(own) {
+                if chosen.contains(own) {
                     *dir = format!("{own}{tail}");
                     if !exists(dir) {
                         return Err(refused(&format!(

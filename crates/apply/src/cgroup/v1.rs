@@ -11,15 +11,21 @@ use std::time::{Duration, Instant};
 pub(crate) struct Hierarchy {
     /// Where it is mounted.
     pub mount: String,
-    /// Its controllers, or `name=...`.
+    /// Its controllers, or `name=...`; none of v2 beside v1.
     pub controllers: Vec<String>,
+}
+
+impl Hierarchy {
+    fn is_v2(&self) -> bool {
+        self.controllers.is_empty()
+    }
 }
 
 /// The mounted hierarchies: proc_pid_mountinfo(5). Each once: one that a container without a mount namespace of its own shows
 /// inside is listed again after the host's mount, and is not to be made groups in.
 pub(crate) fn hierarchies() -> Vec<Hierarchy> {
     let mut all = mounted();
-    all.retain(|h| !h.controllers.is_empty());
+    all.retain(|h| !h.is_v2());
     all
 }
 
@@ -53,25 +59,19 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
 /// The group's directories, one a hierarchy; that of v2, which limits nothing here, where it may be written.
 pub(super) fn dirs(path: &str) -> Vec<String> {
     let writable = |h: &&Hierarchy| {
-        !h.controllers.is_empty()
-            || fs::faccessat2(fs::cwd(), &c(&h.mount), libc::W_OK, libc::AT_EACCESS).is_ok()
+        !h.is_v2() || fs::faccessat2(fs::cwd(), &c(&h.mount), libc::W_OK, libc::AT_EACCESS).is_ok()
     };
     mounted().iter().filter(writable).map(|h| format!("{}{path}", h.mount)).collect()
 }
 
 /// Those of its directories that `exec --cgroup` means: of these controllers, or all.
-pub(super) fn chosen(path: &str, controllers: Option<&str>) -> Vec<String> {
-    let wanted = |h: &Hierarchy| {
-        controllers.is_none_or(|list| list.split(',').any(|c| h.controllers.iter().any(|own| own == c)))
-    };
-    hierarchies().iter().filter(|h| wanted(h)).map(|h| format!("{}{path}", h.mount)).collect()
-}
-
-/// One of these controllers that no hierarchy here has.
-pub(super) fn unknown(controllers: &str) -> Option<String> {
+/// Errors: the name of one that no hierarchy here has.
+pub(super) fn chosen(path: &str, controllers: Option<&str>) -> std::result::Result<Vec<String>, String> {
     let all = hierarchies();
-    let has = |name: &&str| all.iter().any(|h| h.controllers.iter().any(|own| own == name));
-    controllers.split(',').find(|name| !has(name)).map(str::to_owned)
+    let Some(names) = controllers else {
+        return Ok(all.iter().map(|h| format!("{}{path}", h.mount)).collect());
+    };
+    names.split(',').map(|name| home(&all, path, name).ok_or_else(|| name.to_owned())).collect()
 }
 
 /// The group's directory in the hierarchy of a controller.
@@ -102,15 +102,12 @@ pub(super) fn set_devices(lines: &[(bool, String)], dir: Option<String>) -> Resu
     if lines.is_empty() {
         return Ok(());
     }
-    let at = "linux.resources.devices";
     let Some(dir) = dir else {
-        return Err(
-            Failure::says("this host mounts no devices hierarchy: the device rules cannot be had").at(at)
-        );
+        return Err(Failure::says("this host mounts no devices hierarchy: the device rules cannot be had"));
     };
     for (allow, line) in lines {
         let file = if *allow { "devices.allow" } else { "devices.deny" };
-        write(&dir, file, line).doing(|| format!("writing {line} to {dir}/{file}")).map_err(|f| f.at(at))?;
+        write(&dir, file, line).doing(|| format!("writing {line} to {dir}/{file}"))?;
     }
     Ok(())
 }
