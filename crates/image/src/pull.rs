@@ -338,9 +338,6 @@ impl Store {
 
     /// Keeps a small blob.
     fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
-        let part = self.path().join(format!("partial/.blob-{}", std::process::id()));
-        std::fs::write(&part, bytes).doing(|| format!("write {}", part.display()))?;
-        let place = self.blob_path(digest);
-        std::fs::rename(&part, &place).doing(|| format!("write {}", place.display()))
+        self.place(&self.blob_path(digest), bytes)
     }
 }

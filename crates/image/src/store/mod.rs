@@ -25,6 +25,7 @@ use crate::source::{Directory, Files, Image, Query, Source};
 use coracle_sys::{Errno, creds, fs, libc};
 use std::ffi::{CStr, CString};
 use std::fs::DirBuilder;
+use std::hash::BuildHasher;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -127,9 +128,16 @@ impl Store {
         if keep && to.exists() {
             return Ok(());
         }
-        let temporary = self.path.join(format!("partial/.new-{}", std::process::id()));
-        std::fs::write(&temporary, bytes).doing(|| format!("write {}", temporary.display()))?;
-        std::fs::rename(&temporary, &to).doing(|| format!("write {}", to.display()))
+        self.place(&to, bytes)
+    }
+
+    /// Writes a file aside and renames it into place.
+    pub(crate) fn place(&self, to: &Path, bytes: &[u8]) -> Result<()> {
+        // A random name: threads share a process id, and so do processes of two pid namespaces.
+        let name = format!("partial/.new-{:016x}", std::hash::RandomState::new().hash_one(bytes.len()));
+        let aside = self.path.join(name);
+        std::fs::write(&aside, bytes).doing(|| format!("write {}", aside.display()))?;
+        std::fs::rename(&aside, to).doing(|| format!("write {}", to.display()))
     }
 
     fn files(&self) -> Result<Directory> {
