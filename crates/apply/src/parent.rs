@@ -170,7 +170,7 @@ fn begin(
         ),
     };
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "making a socket pair".into())?;
-    let cgroup = Cgroup::create(&plan.cgroup, warnings)?;
+    let cgroup = Cgroup::create(&plan.cgroup)?;
     if cgroup.is_none() {
         (record.cgroup, record.unit) = (None, None);
     }
@@ -209,6 +209,9 @@ fn begin(
         namespaces: None,
     };
     let noted = making.note(entry, record).and_then(|()| {
+        if let Some(group) = making.cgroup.as_ref().filter(|_| plan.cgroup.unit.is_none()) {
+            group.restrict(&plan.cgroup, warnings)?;
+        }
         making.enter_rdt(plan, record)?;
         // A user can do this only now: once its ids are mapped, init is untraceable.
         making.namespaces = how.namespaces.then(|| namespaces(pid)).transpose()?;

@@ -272,7 +272,13 @@ impl Entry {
         let flags = libc::O_CREAT | libc::O_TRUNC | libc::O_WRONLY | libc::O_NOFOLLOW;
         let fd = fs::openat(self.dir(), &temporary, flags, 0o600).map_err(failed)?;
         fs::write_all(fd.as_fd(), bytes).map_err(failed)?;
-        fs::renameat(self.dir(), &temporary, self.dir(), &new).map_err(failed)
+        // Exchanged, not replaced: ext4 writes a file out at once that replaces another (auto_da_alloc in its documentation),
+        // and a record is mostly gone before it would ever be written out.
+        match fs::exchange(self.dir(), &temporary, &new) {
+            Ok(()) => fs::unlinkat(self.dir(), &temporary, 0).map_err(failed),
+            // None is there yet; or a file system that cannot exchange.
+            Err(_) => fs::renameat(self.dir(), &temporary, self.dir(), &new).map_err(failed),
+        }
     }
 
     /// The record.

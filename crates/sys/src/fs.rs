@@ -102,9 +102,19 @@ pub fn unlinkat(dir: BorrowedFd, path: &CStr, flags: i32) -> Result<()> {
 /// `int renameat2(int olddirfd, const char *old, int newdirfd, const char *new, unsigned int flags)`, rename(2), with no
 /// flags: what stands there is replaced, at once.
 pub fn renameat(dir: BorrowedFd, from: &CStr, dir2: BorrowedFd, to: &CStr) -> Result<()> {
+    renameat2(dir, from, dir2, to, 0)
+}
+
+/// `int renameat2(...)`, rename(2), with RENAME_EXCHANGE: two names of one directory change places, at once. Errors: ENOENT when
+/// one is not there, EINVAL where the file system cannot.
+pub fn exchange(dir: BorrowedFd, one: &CStr, other: &CStr) -> Result<()> {
+    renameat2(dir, one, dir, other, libc::RENAME_EXCHANGE)
+}
+
+fn renameat2(dir: BorrowedFd, from: &CStr, dir2: BorrowedFd, to: &CStr, flags: u32) -> Result<()> {
+    let (old, new) = (dir.as_raw_fd(), dir2.as_raw_fd());
     // SAFETY: both paths are terminated and outlive the call.
-    unsafe { syscall!(libc::SYS_renameat2, dir.as_raw_fd(), from.as_ptr(), dir2.as_raw_fd(), to.as_ptr(), 0) }
-        .map(drop)
+    unsafe { syscall!(libc::SYS_renameat2, old, from.as_ptr(), new, to.as_ptr(), flags) }.map(drop)
 }
 
 /// `int linkat(int olddirfd, const char *old, int newdirfd, const char *new, int flags)`, link(2); `flags` 0 never follows

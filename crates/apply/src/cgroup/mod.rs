@@ -75,13 +75,13 @@ impl Cgroup {
 
     /// Makes the group and sets its limits; one that systemd is to make waits for [`Cgroup::adopt`]. `None` when none is
     /// asked for, or none can be had and none is needed.
-    pub fn create(plan: &Plan, warnings: &mut Vec<String>) -> Result<Option<Cgroup>> {
+    pub fn create(plan: &Plan) -> Result<Option<Cgroup>> {
         let Some(cgroup) = Cgroup::planned(plan) else { return Ok(None) };
         if cgroup.unit.is_some() {
             return Ok(Some(cgroup));
         }
         let made = cgroup.make().and_then(|()| {
-            cgroup.settle(plan, warnings).inspect_err(|_| {
+            cgroup.settle(plan).inspect_err(|_| {
                 let _ = cgroup.remove();
             })
         });
@@ -129,16 +129,20 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Owner, limits and device rules of a group that is there.
-    fn settle(&self, plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
+    /// Owner and limits of a group that is there.
+    fn settle(&self, plan: &Plan) -> Result<()> {
         if self.v2 {
             v2::hand_over(plan, &self.dirs[0])?;
         }
-        let home = self.homes();
-        limits::write_all(&plan.writes, &home)?;
+        limits::write_all(&plan.writes, self.homes())
+    }
+
+    /// Device rules of a group that is there; called when the child is at work, for the kernel takes its time over a
+    /// program, and before it is answered. No rules forbid mknod(2), which the child does meanwhile.
+    pub fn restrict(&self, plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
         let rules = match &plan.devices {
             Some(program) if self.v2 => v2::set_filter(&self.dirs[0], program),
-            _ => v1::set_devices(&plan.device_lines, home("devices")),
+            _ => v1::set_devices(&plan.device_lines, self.homes()("devices")),
         };
         match rules {
             Err(f) if f.errno == Some(Errno::EPERM) && (plan.rootless || probe::in_user_namespace()) => {
@@ -179,7 +183,8 @@ impl Cgroup {
             }
             self.attach(pid)?;
         }
-        self.settle(plan, warnings)
+        self.settle(plan)?;
+        self.restrict(plan, warnings)
     }
 
     /// Changes limits. Errors: what was refused; then all are what they were.

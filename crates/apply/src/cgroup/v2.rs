@@ -64,9 +64,11 @@ fn enable(dir: &str) {
         }
         let on = read(parent, "cgroup.subtree_control").unwrap_or_default();
         let missing: Vec<&str> = available.split(' ').filter(|a| !on.split(' ').any(|o| o == *a)).collect();
+        if missing.is_empty() {
+            continue;
+        }
         let all: Vec<String> = missing.iter().map(|m| format!("+{m}")).collect();
         match write(parent, "cgroup.subtree_control", &all.join(" ")) {
-            _ if all.is_empty() => {}
             // Processes in the parent: it would take threaded controllers alone, and its children could then hold no process.
             Ok(()) | Err(Errno::EBUSY) => {}
             Err(_) => {

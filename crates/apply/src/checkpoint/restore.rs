@@ -191,7 +191,7 @@ impl Making<'_> {
     ) -> Result<OwnedFd> {
         entry.save(record).map_err(says)?;
         entry.write("config.json", how.config).map_err(says)?;
-        self.cgroup = Cgroup::create(&self.plan.cgroup, warnings)?;
+        self.cgroup = Cgroup::create(&self.plan.cgroup)?;
         if self.cgroup.is_none() {
             (record.cgroup, record.unit) = (None, None);
         }
@@ -201,6 +201,7 @@ impl Making<'_> {
         // systemd makes a scope's group only around a process that is there.
         let born = self.cgroup.as_ref().filter(|_| self.systemd.is_none());
         let into = born.map(Cgroup::clone_into).transpose()?.flatten();
+        born.map_or(Ok(()), |group| group.restrict(&plan.cgroup, warnings))?;
         let criu = Criu::start(into.as_ref().map(AsFd::as_fd), given, &|| {
             mounts::prepare(plan, &rootfs, &over, &name)
         })?;
