@@ -5,6 +5,7 @@ mod limits;
 pub mod oom;
 pub mod scope;
 mod stats;
+mod tree;
 mod v1;
 mod v2;
 
@@ -15,7 +16,7 @@ use coracle_plan::steps::{Cgroup as Plan, NO_DEVICE_RULES, Update};
 use coracle_state::Unit;
 use coracle_sys::{Errno, fs, libc};
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 pub(crate) use v1::hierarchies;
@@ -106,7 +107,7 @@ impl Cgroup {
         });
         all.inspect_err(|_| {
             for dir in made {
-                let _ = rmdir_tree(dir);
+                let _ = tree::remove(dir);
             }
         })
     }
@@ -287,17 +288,7 @@ impl Cgroup {
 
     /// All processes of the group and of those below it.
     pub fn processes(&self) -> Vec<i32> {
-        let mut all = Vec::new();
-        for dir in &self.dirs {
-            for below in tree(dir) {
-                all.extend(
-                    read(&below, "cgroup.procs")
-                        .unwrap_or_default()
-                        .lines()
-                        .filter_map(|l| l.parse::<i32>().ok()),
-                );
-            }
-        }
+        let mut all: Vec<i32> = self.dirs.iter().flat_map(|dir| tree::processes(dir)).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -364,7 +355,7 @@ impl Cgroup {
     fn remove_directories(&self) -> Result<()> {
         let end = Instant::now() + EMPTY;
         loop {
-            let left = self.dirs.iter().find_map(|dir| rmdir_tree(dir).err().map(|e| (dir, e)));
+            let left = self.dirs.iter().find_map(|dir| tree::remove(dir).err().map(|e| (dir, e)));
             match left {
                 None => return Ok(()),
                 Some((_, Errno::EBUSY)) if Instant::now() < end => self.empty(),
@@ -401,34 +392,4 @@ fn without(plan: &Plan, failure: Failure) -> Result<()> {
 
 fn exists(dir: &str) -> bool {
     fs::fstatat(fs::cwd(), &c(dir), 0).is_ok()
-}
-
-/// A directory and those below, deepest first.
-fn tree(dir: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    let list = fs::open(&c(dir), libc::O_DIRECTORY | libc::O_RDONLY | libc::O_NOFOLLOW, 0)
-        .and_then(|d| children(d.as_fd()));
-    for name in list.unwrap_or_default() {
-        out.extend(tree(&format!("{dir}/{name}")));
-    }
-    out.push(dir.to_owned());
-    out
-}
-
-fn children(dir: BorrowedFd) -> coracle_sys::Result<Vec<String>> {
-    let directory =
-        |n: &CString| fs::fstatat(dir, n, libc::AT_SYMLINK_NOFOLLOW).is_ok_and(|s| s.kind() == libc::S_IFDIR);
-    Ok(fs::read_dir(dir)?.into_iter().filter(directory).filter_map(|n| n.into_string().ok()).collect())
-}
-
-fn rmdir_tree(dir: &str) -> coracle_sys::Result<()> {
-    let rmdir = |d: &str| match fs::unlinkat(fs::cwd(), &c(d), libc::AT_REMOVEDIR) {
-        Err(Errno::ENOENT) => Ok(()),
-        other => other,
-    };
-    // Nearly always there is nothing below: the plain call first.
-    match rmdir(dir) {
-        Err(Errno::EBUSY | Errno::ENOTEMPTY) => tree(dir).iter().try_for_each(|d| rmdir(d)),
-        other => other,
-    }
 }

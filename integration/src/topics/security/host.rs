@@ -1,11 +1,12 @@
 //! What of the host must be as it was, whatever a container asks for: its mounts, its control groups.
 
-use std::process::Command;
+use std::{ffi::OsStr, fs, os::fd::OwnedFd, os::unix::ffi::OsStrExt, process::Command};
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use serde_json::json;
 
 use crate::harness::{Ctx, Need, Result, check, check_eq, context::path, look, tests};
@@ -16,6 +17,7 @@ tests! {
     a_user_namespace_sees_its_own_control_group_only [Need::CgroupV2]
         known "runc": "sees all, read-only" known "crun": "sees all, read-only";
     no_pivot_leaves_no_procfs_of_the_host;
+    groups_that_no_path_reaches_are_removed [Need::CgroupV2] known "runc": "leaves them";
 }
 
 /// runc #2404, #4417, crun 1.15: mounts that reach the host, and a host whose own become private or slave. Each kind of parent,
@@ -81,5 +83,27 @@ fn no_pivot_leaves_no_procfs_of_the_host(ctx: &Ctx) -> Result {
         let output = ctx.run_with(flags, &bundle)?;
         check_eq!(output.stdout(), "tried\n", "what a user namespace within says ({flags:?})");
     }
+    Ok(())
+}
+
+/// A container that may write to its control group makes more groups below each other than a path has room for, under a name
+/// that is no text: nobody could delete it.
+fn groups_that_no_path_reaches_are_removed(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let group = look::cgroup(container.pid, "")?;
+    let name = OsStr::from_bytes(b"as-long-as-it-is-useless\xff");
+    let mut here = OwnedFd::from(fs::File::open(&group)?);
+    for _ in 0..200 {
+        mkdirat(&here, name, Mode::RWXU)?;
+        here = openat(&here, name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    }
+    drop(here);
+    let deleted = ctx.call(&["delete", "--force", &container.id])?;
+    let left = group.exists();
+    if left {
+        Command::new("find").arg(&group).args(["-depth", "-type", "d", "-delete"]).status()?;
+    }
+    deleted.succeeded("delete --force")?;
+    check!(!left, "{} is left", group.display());
     Ok(())
 }

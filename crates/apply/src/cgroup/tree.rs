@@ -1,0 +1,97 @@
+//! A group with all below it, which the container may have made itself: under names of any bytes, and further below each
+//! other than a path has room for. So none of them is found by its path: one descriptor goes down and up again.
+
+use super::{c, read};
+use coracle_sys::{Errno, Result, fs, libc};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Removes a group and those below, the deepest first; fine when it is gone. Errors: EBUSY while one of them has processes.
+pub(super) fn remove(dir: &str) -> Result<()> {
+    let rmdir = |at: BorrowedFd, name: &CStr| match fs::unlinkat(at, name, libc::AT_REMOVEDIR) {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    };
+    // Nearly always there is nothing below: the plain call first.
+    match rmdir(fs::cwd(), &c(dir)) {
+        Err(Errno::EBUSY | Errno::ENOTEMPTY) => {}
+        other => return other,
+    }
+    below(fs::cwd(), &c(dir), &mut |at, name| rmdir(at, name))?;
+    rmdir(fs::cwd(), &c(dir))
+}
+
+/// The processes of a group and of those below.
+pub(super) fn processes(dir: &str) -> Vec<i32> {
+    let mut all = numbers(&read(dir, "cgroup.procs").unwrap_or_default());
+    let _ = below(fs::cwd(), &c(dir), &mut |at, name| {
+        let file = CString::new([name.to_bytes(), b"/cgroup.procs"].concat()).unwrap_or_default();
+        let text =
+            fs::openat(at, &file, libc::O_RDONLY, 0).and_then(|fd| fs::read_to_end(fd.as_fd(), 1 << 20));
+        all.extend(text.map_or(Vec::new(), |text| numbers(&String::from_utf8_lossy(&text))));
+        Ok(())
+    });
+    all
+}
+
+fn numbers(text: &str) -> Vec<i32> {
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Calls for each group below one, after those below it: with the open group that it stands in, and its name there.
+fn below(at: BorrowedFd, top: &CStr, each: &mut dyn FnMut(BorrowedFd, &CStr) -> Result<()>) -> Result<()> {
+    let mut here = open(at, top)?;
+    // Of each level down to here the names that are left; the last of each is the one that led on.
+    let mut left = vec![children(here.as_fd())?];
+    while let Some(names) = left.last_mut() {
+        match names.last().map(|name| open(here.as_fd(), name)) {
+            Some(Ok(next)) => {
+                left.push(children(next.as_fd())?);
+                here = next;
+            }
+            Some(Err(Errno::ENOENT)) => drop(names.pop()),
+            Some(Err(e)) => return Err(e),
+            None => {
+                left.pop();
+                if let Some(name) = left.last_mut().and_then(Vec::pop) {
+                    // A group cannot be moved out of the one that it stands in: cgroups(7).
+                    here = open(here.as_fd(), c"..")?;
+                    each(here.as_fd(), &name)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open(at: BorrowedFd, name: &CStr) -> Result<OwnedFd> {
+    fs::openat(at, name, libc::O_DIRECTORY | libc::O_RDONLY | libc::O_NOFOLLOW, 0)
+}
+
+fn children(dir: BorrowedFd) -> Result<Vec<CString>> {
+    let directory =
+        |n: &CString| fs::fstatat(dir, n, libc::AT_SYMLINK_NOFOLLOW).is_ok_and(|s| s.kind() == libc::S_IFDIR);
+    Ok(fs::read_dir(dir)?.into_iter().filter(directory).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_below_is_removed_however_deep_and_whatever_it_is_called() {
+        let top = std::env::temp_dir().join(format!("coracle-tree-{}", std::process::id()));
+        std::fs::create_dir(&top).expect("made");
+        let name = c"a-name-that-fills-a-path-sooner\xff\x01";
+        let mut here = open(fs::cwd(), &c(top.to_str().expect("text"))).expect("open");
+        for _ in 0..300 {
+            fs::mkdirat(here.as_fd(), c"beside", 0o700).expect("made");
+            fs::mkdirat(here.as_fd(), name, 0o700).expect("made");
+            here = open(here.as_fd(), name).expect("open");
+        }
+        drop(here);
+        assert_eq!(remove(top.to_str().expect("text")), Ok(()));
+        assert!(!top.exists());
+        assert_eq!(remove(top.to_str().expect("text")), Ok(()), "gone already");
+    }
+}
