@@ -110,6 +110,7 @@ pub(crate) fn plan(global: &Global, directory: &Path) -> Outcome {
         id: "ID".into(),
         bundle: bundle.path.clone(),
         rootless: global.rootless_cgroups(),
+        no_cgroups: global.no_cgroups(),
         ..Request::default()
     };
     let plan = coracle_plan::plan(&bundle.spec, &host, &request)
@@ -228,6 +229,7 @@ fn request(global: &Global, args: &CreateArgs, bundle: &Bundle, detached: bool) 
         overlay: None,
         own_clocks: false,
         rootless: global.rootless_cgroups(),
+        no_cgroups: global.no_cgroups(),
         moved_into_cgroup: false,
     }
 }

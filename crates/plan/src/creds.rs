@@ -3,7 +3,7 @@
 use crate::inputs::Host;
 use crate::problem::Findings;
 use crate::steps::{Act, Capabilities, IdMaps};
-use oci_spec::runtime::{Capabilities as Named, Capability, Process, User};
+use oci_spec::runtime::{Capabilities as Named, Capability, Process, Spec, User};
 
 /// The number of a capability, by the caps crate's table.
 fn number(capability: Capability) -> Option<u32> {
@@ -27,6 +27,14 @@ fn bits(set: Option<&Named>, name: &str, host: &Host, found: &mut Findings) -> u
             .warn(format!("process.capabilities.{name}: this kernel has no {}; left out", cannot.join(", ")));
     }
     out
+}
+
+/// The process with the capabilities of the container where it says nothing of them (exec), as with runc and crun.
+pub(crate) fn inherited(mut process: Process, spec: &Spec) -> Process {
+    if process.capabilities().is_none() {
+        process.set_capabilities(spec.process().as_ref().and_then(|init| init.capabilities().clone()));
+    }
+    process
 }
 
 /// The bounding set to keep, and the other four; `None` where config.json names none at all (then the process has none).
@@ -87,6 +95,9 @@ pub(crate) fn capabilities(
 /// `denied`: setgroups(2) is given up there.
 pub(crate) fn ids(user: &User, maps: Option<&IdMaps>, denied: bool, found: &mut Findings) -> Act {
     let groups = user.additional_gids().clone().unwrap_or_default();
+    for (at, id) in [("process.user.uid", user.uid()), ("process.user.gid", user.gid())] {
+        check_id(at, id, found);
+    }
     if let Some(maps) = maps {
         check_mapped("process.user.uid", user.uid(), &maps.uids, "linux.uidMappings", found);
         check_mapped("process.user.gid", user.gid(), &maps.gids, "linux.gidMappings", found);
@@ -112,6 +123,18 @@ pub(crate) fn ids(user: &User, maps: Option<&IdMaps>, denied: bool, found: &mut 
         return Act::Ids(user.uid(), user.gid(), None);
     }
     Act::Ids(user.uid(), user.gid(), Some(groups))
+}
+
+/// The largest number is nobody's: a process that asks to become it stays who it is, which is root. setresuid(2), chown(2).
+pub(crate) fn check_id(at: &str, id: u32, found: &mut Findings) {
+    if id == u32::MAX {
+        found.problem(
+            at,
+            format!("{id} is no id: to the kernel it says that nothing changes"),
+            "setresuid(2)",
+            "write the id that is meant, at most 4294967294",
+        );
+    }
 }
 
 fn check_mapped(at: &str, id: u32, map: &str, where_: &str, found: &mut Findings) {
@@ -144,14 +167,15 @@ pub(crate) fn on_host(at: &str, id: u32, map: &str, found: &mut Findings) -> u32
     outside(id, map).unwrap_or_default()
 }
 
-/// The names of those whose bits are set.
+/// The names of those whose bits are set, in the order of the alphabet.
 fn names(set: u64) -> Vec<String> {
-    caps::all().into_iter().filter(|c| set >> c.index() & 1 == 1).map(|c| c.to_string()).collect()
+    let mut names: Vec<String> =
+        caps::all().into_iter().filter(|c| set >> c.index() & 1 == 1).map(|c| c.to_string()).collect();
+    names.sort();
+    names
 }
 
 /// The names of all capabilities that this build knows, sorted, for `features`.
 pub fn capability_names() -> Vec<String> {
-    let mut names: Vec<String> = caps::all().into_iter().map(|c| c.to_string()).collect();
-    names.sort();
-    names
+    names(u64::MAX)
 }

@@ -3,7 +3,7 @@
 
 mod filter;
 
-use crate::creds::on_host;
+use crate::creds::{check_id, on_host};
 use crate::problem::Findings;
 use crate::steps::{Device, IdMaps, Node};
 use coracle_sys::{bpf::Insn, libc};
@@ -91,6 +91,7 @@ pub(crate) fn plan(spec: &Spec, nodes: &Nodes, found: &mut Findings) -> Vec<(Dev
         };
         let mut owner = |id: Option<u32>, name: &str, map: fn(&IdMaps) -> &str| {
             let id = id.unwrap_or(0);
+            check_id(&format!("{at}.{name}"), id, found);
             maps.map_or(id, |maps| on_host(&format!("{at}.{name}"), id, map(maps), found))
         };
         let (uid, gid) = (owner(d.uid(), "uid", |m| &m.uids), owner(d.gid(), "gid", |m| &m.gids));

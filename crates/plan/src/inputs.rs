@@ -29,6 +29,8 @@ pub struct Request {
     pub own_clocks: bool,
     /// Whether the caller has no rights over the machine's control groups (`--rootless`, or by its user id).
     pub rootless: bool,
+    /// Whether the caller wants none (`--cgroup-manager disabled`).
+    pub no_cgroups: bool,
     /// What the caller's surroundings add to the workload's environment: NAME=VALUE.
     pub environment: Vec<String>,
     /// A directory to show at /run/notify, which will be there when mounts are made.

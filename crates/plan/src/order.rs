@@ -75,12 +75,10 @@ fn imposed(spec: &Spec, host: &Host, setup: Vec<Step>) -> (Vec<Step>, Vec<Step>)
 
 fn version(spec: &Spec, found: &mut Findings) {
     let version = spec.version();
-    if !version.starts_with("1.")
-        || version.split(['.', '-', '+']).nth(1).is_none_or(|n| n.parse::<u32>().is_err())
-    {
+    if major(version) != Some(1) {
         let what = match version.as_str() {
             "" => "is missing or empty".into(),
-            other => format!("{other:?} is not a version 1.x of the specification"),
+            other => format!("{other:?} is not a version 1.x.y of the specification"),
         };
         found.problem(
             "ociVersion",
@@ -89,6 +87,16 @@ fn version(spec: &Spec, found: &mut Findings) {
             "write the version that the bundle follows, such as \"1.0.2\"",
         );
     }
+}
+
+/// The first number of a version that SemVer 2.0.0 knows as one: `1.0.2`, `1.2.0-rc.1`, `1.2.0+dev`.
+fn major(version: &str) -> Option<u32> {
+    let core = version.split(['-', '+']).next()?;
+    let behind = &version[core.len()..];
+    let word = |c: char| c.is_ascii_alphanumeric() || "-.+".contains(c);
+    let number = |n: &str| (n == "0" || !n.starts_with(['0', '+'])).then(|| n.parse::<u32>().ok())?;
+    let numbers = core.split('.').map(number).collect::<Option<Vec<u32>>>()?;
+    (numbers.len() == 3 && behind.len() != 1 && behind.chars().all(word)).then_some(numbers[0])
 }
 
 fn annotations(spec: &Spec, found: &mut Findings) {
@@ -372,6 +380,7 @@ fn root(
             cgroup_namespace: namespaces::asked(spec, Kind::Cgroup).is_some(),
             cgroup_path: cgroup.path.clone().unwrap_or_default(),
             label: label.clone(),
+            context: labels::context_type(spec, found),
         };
         for (mount, at) in mounts::plan(spec, &around, found) {
             out.push(Step { act: Act::Mount(Box::new(mount)), origin: at });
@@ -441,14 +450,29 @@ fn after_root(
     found: &mut Findings,
 ) {
     let linux = spec.linux().as_ref();
+    let readonly = spec.root().as_ref().and_then(|r| r.readonly()) == Some(true);
+    let mut whole = readonly.then(|| "root.readonly".to_owned());
     for (i, path) in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten().enumerate() {
         let at = format!("linux.readonlyPaths[{i}]");
         let path = target(path, &at, found);
-        out.push(Step { act: Act::Readonly(path), origin: at });
+        if path.is_empty() {
+            // A mount over the root would be seen by nobody who is below it already: the root's own mount is changed.
+            whole = Some(at);
+        } else {
+            out.push(Step { act: Act::Readonly(path), origin: at });
+        }
     }
-    for (i, path) in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten().enumerate() {
+    for (i, text) in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten().enumerate() {
         let at = format!("linux.maskedPaths[{i}]");
-        let path = target(path, &at, found);
+        let path = target(text, &at, found);
+        if path.is_empty() && !text.is_empty() {
+            found.problem(
+                &at,
+                "is the root file system itself, which a program that runs in it would still see",
+                "config-linux.md, Masked Paths",
+                "name what is to be hidden",
+            );
+        }
         // One mask hides a path as well as two.
         if !out.iter().any(|s| matches!(&s.act, Act::Mask(before, _) if *before == path)) {
             out.push(Step { act: Act::Mask(path, label.clone()), origin: at });
@@ -461,8 +485,8 @@ fn after_root(
             out.extend(again);
         }
     }
-    if spec.root().as_ref().and_then(|r| r.readonly()) == Some(true) {
-        out.push(step(Act::ReadonlyRoot, "root.readonly"));
+    if let Some(origin) = whole {
+        out.push(Step { act: Act::ReadonlyRoot, origin });
     }
     let name =
         |name: &Option<String>| name.as_ref().filter(|n| !n.is_empty()).map(|n| n.clone().into_bytes());
@@ -602,7 +626,7 @@ pub fn exec(
     cgroup: Option<String>,
 ) -> Result<Plan, Refusal> {
     let mut found = Findings::default();
-    let process = &labels::inherited(process, spec);
+    let process = &creds::inherited(labels::inherited(process, spec), spec);
     let terminal = terminal(process, request, &mut found);
     let mut namespaces = namespaces::of_init(spec, host, init, request.own_clocks, &mut found);
     let mut setup = Vec::new();

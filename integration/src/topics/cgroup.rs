@@ -3,6 +3,10 @@
 
 use std::fs;
 
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
 use serde_json::json;
 
 use crate::harness::{
@@ -29,6 +33,7 @@ tests! {
     unified_is_written [Need::CgroupV2, Need::Controller("memory")];
     an_unknown_unified_key_is_refused [Need::CgroupV2];
     a_limit_without_its_controller_is_refused [Need::CgroupV2];
+    a_group_without_a_cgroup_file_system_is_refused;
     a_group_in_use_is_refused_and_left_alone known "crun": "shares it";
     sub_cgroups_are_removed_with_it [Need::CgroupV2];
     kill_reaches_forks_of_forks;
@@ -262,6 +267,19 @@ fn sub_cgroups_are_removed_with_it(ctx: &Ctx) -> Result {
     container.delete()?;
     check!(!group.exists(), "cgroup {} is left", group.display());
     Ok(())
+}
+
+/// A limit is in force or an error, and the device rules of every engine's configuration are limits.
+fn a_group_without_a_cgroup_file_system_is_refused(ctx: &Ctx) -> Result {
+    // The test is a process of its own, and its mounts end with it.
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)?;
+    umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH)?;
+    let mut bundle = ctx.waiting()?;
+    ctx.refused(&bundle, &["cgroup"])?;
+    bundle.remove("/linux/cgroupsPath");
+    bundle.set("/linux/resources", json!({"devices": [{"allow": false, "access": "rwm"}]}));
+    ctx.refused(&bundle, &["cgroup"]).map(drop)
 }
 
 fn a_systemd_scope_holds_the_container(ctx: &Ctx) -> Result {

@@ -17,6 +17,7 @@ tests! {
     a_program_that_is_missing_is_named_as_engines_expect;
     a_terminal_is_relayed_line_by_line [Need::Runtime("coracle")];
     a_detached_process_is_known_by_its_pid_file;
+    a_file_without_capabilities_means_the_containers;
     rlimits_of_the_file_hold known "runc": "before 1.1.13 built with a newer Go the soft limit is raised";
     the_io_priority_of_the_file_holds known "runc": "before 1.2 not" known "crun": "1.8 has none";
     the_cpus_of_the_file_hold known "runc": "before 1.3 ignores the field";
@@ -114,6 +115,23 @@ fn a_detached_process_is_known_by_its_pid_file(ctx: &Ctx) -> Result {
     check_eq!(look::namespace(pid, "pid")?, look::namespace(container.pid, "pid")?, "pid namespace");
     check_eq!(look::status(pid, "PPid")?, std::process::id().to_string(), "parent");
     look::kill_and_reap(pid);
+    Ok(())
+}
+
+/// Both peers do so; what names no capability at all, an empty object, gets none.
+fn a_file_without_capabilities_means_the_containers(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.capabilities(&["CAP_KILL", "CAP_SYSLOG"]);
+    let container = ctx.started(&bundle)?;
+    let mut process = json!({"args": ["/bin/grep", "CapEff", "/proc/self/status"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    for (capabilities, want) in [(None, 1u64 << 5 | 1 << 34), (Some(json!({})), 0)] {
+        if let Some(sets) = capabilities {
+            process["capabilities"] = sets;
+        }
+        let text = exec_file(ctx, &container, &process)?.succeeded("exec")?.stdout();
+        let set = text.split_whitespace().nth(1).and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        check_eq!(set, Some(want), "effective set ({text})");
+    }
     Ok(())
 }
 

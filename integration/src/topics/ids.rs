@@ -14,6 +14,7 @@ tests! {
     umask_is_set;
     umask_defaults_to_0022;
     an_id_beyond_32_bits_is_refused;
+    the_id_that_is_none_is_refused;
 }
 
 fn user_and_groups_are_set(ctx: &Ctx) -> Result {
@@ -105,4 +106,14 @@ fn an_id_beyond_32_bits_is_refused(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
     bundle.set("/process/user/uid", json!(4_294_967_296_u64));
     ctx.refused(&bundle, &[]).map(drop)
+}
+
+/// setresuid(2) and setresgid(2) take the largest number for "as it is", which is root.
+fn the_id_that_is_none_is_refused(ctx: &Ctx) -> Result {
+    for place in ["/process/user/uid", "/process/user/gid"] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set(place, json!(u32::MAX));
+        ctx.refused(&bundle, &[]).map_err(|e| format!("{place}: {e}"))?;
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ tests! {
     the_default_masks_are_in_force;
     a_read_only_path_cannot_be_written;
     a_read_only_path_keeps_its_flags;
+    the_root_itself_can_be_a_read_only_path;
     a_missing_path_is_passed_over;
     sysctl_is_set;
     a_sysctl_of_the_host_is_refused;
@@ -44,6 +45,13 @@ fn the_default_masks_are_in_force(ctx: &Ctx) -> Result {
             check!(mount.kind == "tmpfs" || mount.root.contains("null"), "{path} is masked by {mount:?}");
         }
     }
+    Ok(())
+}
+
+fn the_root_itself_can_be_a_read_only_path(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("touch /x 2>/dev/null && echo written || echo refused")?;
+    bundle.set("/root/readonly", json!(false)).push("/linux/readonlyPaths", json!("/"));
+    check_eq!(ctx.stdout(&bundle)?, "refused", "an attempt to write to the root");
     Ok(())
 }
 

@@ -20,7 +20,24 @@ tests! {
     a_link_is_the_target known "runc": "the option is crun's" known "crun": "not before 1.9";
     long_options_are_no_trouble known "crun": "an overlay of many layers needs a page";
     an_overlay_shows_both_layers;
+    words_of_fstab_are_understood known "runc": "hands them to the kernel" known "crun": "hands them to the kernel";
     times_of_access_are_as_the_kernel_says known "crun": "1.21 cannot set rstrictatime";
+}
+
+/// config.md: what mount(8) recognizes, runtimes should do as mount(8) does.
+fn words_of_fstab_are_understood(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let words = ["noauto", "nofail", "_netdev", "x-systemd.automount", "X-mount.mkdir=755", "noacl"];
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &words);
+    bundle.mount("tmpfs", "tmpfs", "/var", &["user", "exec"]);
+    let container = ctx.started(&bundle)?;
+    let has = |point: &str| -> Result<Vec<bool>> {
+        let mount = look::mount_at(container.pid, point)?;
+        Ok(["nosuid", "nodev", "noexec"].iter().map(|option| mount.has(option)).collect())
+    };
+    check_eq!(has("/tmp")?, [false, false, false], "what words without a meaning here set");
+    check_eq!(has("/var")?, [true, true, false], "what user means, where exec stands behind it");
+    Ok(())
 }
 
 /// mount(2): without the flag of relatime, and none of the others, the kernel has relatime.

@@ -19,6 +19,14 @@ pub(super) fn writes(io: &LinuxBlockIo, out: &mut Writes, found: &mut Findings) 
     for (i, d) in io.weight_device().iter().flatten().enumerate() {
         let (device, origin) =
             (format!("{}:{} ", d.major(), d.minor()), format!("blockIO.weightDevice[{i}]"));
+        if d.weight().is_none() && d.leaf_weight().is_none() {
+            found.problem(
+                format!("linux.resources.{origin}"),
+                "has no weight",
+                "config-linux.md, Block IO",
+                "add weight, or remove it",
+            );
+        }
         weights.extend(d.weight().filter(|w| *w != 0).map(|w| (device.clone(), w, origin.clone())));
         leaves.extend(d.leaf_weight().filter(|w| *w != 0).map(|w| (device, w, origin)));
     }

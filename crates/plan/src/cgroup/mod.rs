@@ -42,14 +42,7 @@ pub(crate) fn plan(spec: &Spec, host: &Host, request: &Request, found: &mut Find
         CgroupMode::None => {}
     }
     if host.cgroup == CgroupMode::None {
-        if let Some(w) = out.writes.first() {
-            found.problem(
-                &w.origin,
-                "no cgroup file system is mounted at /sys/fs/cgroup",
-                SECTION,
-                "mount one, or remove the limit",
-            );
-        }
+        none_mounted(spec, host, request, &out, found);
     } else if let Some(host) = &host.systemd {
         systemd::plan(spec, host, asked.map(|p| p.as_path()), request, &rules, &mut out, found);
     } else {
@@ -57,6 +50,32 @@ pub(crate) fn plan(spec: &Spec, host: &Host, request: &Request, found: &mut Find
     }
     out.owner = owner(spec, host, found);
     out
+}
+
+/// Without control groups nothing is limited, and no device kept away: whoever asks for that is not to go without.
+fn none_mounted(spec: &Spec, host: &Host, request: &Request, out: &Cgroup, found: &mut Findings) {
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let rules = resources.and_then(|r| r.devices().as_ref()).is_some_and(|rules| !rules.is_empty());
+    // The kernel itself refuses device nodes to callers without rights.
+    let filtered = host.admin() && !request.rootless && !request.no_cgroups;
+    let asked = if let Some(limit) = out.writes.first() {
+        limit.origin.as_str()
+    } else if !out.optional && !request.no_cgroups {
+        "linux.cgroupsPath"
+    } else if filtered && rules {
+        "linux.resources.devices"
+    } else {
+        if filtered {
+            found.warn("linux.resources.devices: no cgroup file system is mounted at /sys/fs/cgroup: the container may use every device that it can make a node of");
+        }
+        return;
+    };
+    found.problem(
+        asked,
+        "no cgroup file system is mounted at /sys/fs/cgroup",
+        SECTION,
+        "mount one, or remove it; --cgroup-manager disabled does without",
+    );
 }
 
 fn path(asked: Option<&Path>, host: &Host, request: &Request, found: &mut Findings) -> String {

@@ -72,6 +72,14 @@ pub(crate) fn writes(r: &LinuxResources, mode: CgroupMode, found: &mut Findings)
                 "name one of those in /sys/class/infiniband",
             );
         }
+        if limit.hca_handles().is_none() && limit.hca_objects().is_none() {
+            found.problem(
+                format!("linux.resources.rdma.{name}"),
+                "limits nothing",
+                "config-linux.md, RDMA",
+                "add hcaHandles or hcaObjects, or remove it",
+            );
+        }
         let text = |n: Option<u32>| n.map_or("max".to_owned(), |n| n.to_string());
         let value = format!(
             "{name} hca_handle={} hca_object={}",

@@ -64,8 +64,9 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) shared_root: bool,
     pub(crate) cgroup_namespace: bool,
     pub(crate) cgroup_path: String,
-    /// `linux.mountLabel`.
+    /// `linux.mountLabel`, and the option that gives it to a mount.
     pub(crate) label: Option<CString>,
+    pub(crate) context: CString,
 }
 
 /// Decides all mounts, in the listed order.
@@ -131,7 +132,12 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
             return out;
         }
         (None, other) => {
-            words.parameters.extend(labels::context(other, around.label.as_ref(), &words.parameters));
+            words.parameters.extend(labels::context(
+                &around.context,
+                other,
+                around.label.as_ref(),
+                &words.parameters,
+            ));
             out.label = around.label.clone().filter(|_| other == "mqueue");
             if around.user_namespace && out.label.take().is_some() {
                 // Its root belongs to whoever cloned the ipc namespace, and only the owner may label it.
@@ -170,6 +176,7 @@ fn read_options(asked: &Asked, at: &str, out: &mut Mount, found: &mut Findings) 
             Some(Meaning::IdMap(recursive)) => {
                 words.idmap = Some(idmap::Word { recursive, maps: value.map(str::to_owned), at });
             }
+            Some(Meaning::Nothing) if key.starts_with(['x', 'X']) => {}
             Some(what) if value.is_none() => match what {
                 Meaning::Bind(recursive) => words.bind = Some(recursive),
                 Meaning::Remount => words.remount = true,
@@ -264,7 +271,7 @@ fn cgroup(around: &Surroundings, fallback: &mut Option<MountKind>) -> MountKind 
     match around.host.cgroup {
         CgroupMode::Legacy => {
             let mut parameters = vec![(c"mode".into(), Some(c"755".into()))];
-            parameters.extend(labels::context("tmpfs", around.label.as_ref(), &[]));
+            parameters.extend(labels::context(&around.context, "tmpfs", around.label.as_ref(), &[]));
             MountKind::LegacyCgroups(around.cgroup_path.clone(), parameters)
         }
         // A mount of cgroup2 from the first cgroup namespace would reset the options of the host's own (nsdelegate,

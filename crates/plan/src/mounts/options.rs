@@ -60,10 +60,16 @@ pub(super) fn meaning(word: &str) -> Option<Meaning> {
         "copy-symlink" => CopyLink,
         "src-nofollow" => SourceLink,
         "dest-nofollow" => TargetLink,
+        // What mount(8) has for fstab(5): some of it says something of mounts too.
+        "auto" | "noauto" | "nouser" | "nofail" | "_netdev" => Nothing,
+        "user" | "users" => Set(attr::NOSUID | attr::NODEV | attr::NOEXEC),
+        "owner" | "group" => Set(attr::NOSUID | attr::NODEV),
         "defaults" | "async" | "nomand" | "silent" | "loud" | "noiversion" | "nolazytime" | "norbind" => {
             Nothing
         }
-        "sync" | "dirsync" | "mand" | "lazytime" | "iversion" => Superblock,
+        "sync" | "dirsync" | "mand" | "lazytime" | "iversion" | "acl" | "noacl" => Superblock,
+        // Comments: mount(8), fstab(5).
+        word if word.starts_with("x-") || word.starts_with("X-") => Nothing,
         _ => return None,
     })
 }
@@ -72,7 +78,7 @@ pub(super) fn meaning(word: &str) -> Option<Meaning> {
 pub fn known_options() -> Vec<String> {
     let plain = "ro rw nosuid suid nodev dev noexec exec nodiratime diratime nosymfollow symfollow relatime atime nostrictatime \
         noatime strictatime norelatime bind rbind private rprivate slave rslave shared rshared unbindable runbindable tmpcopyup \
-        idmap ridmap remount copy-symlink src-nofollow dest-nofollow defaults async nomand silent loud noiversion nolazytime sync dirsync mand lazytime iversion";
+        idmap ridmap remount copy-symlink src-nofollow dest-nofollow defaults async nomand silent loud noiversion nolazytime sync dirsync mand lazytime iversion acl noacl";
     let recursive = "rro rrw rnosuid rsuid rnodev rdev rnoexec rexec rnodiratime rdiratime rnosymfollow rsymfollow rrelatime \
         ratime rnostrictatime rnoatime rstrictatime rnorelatime";
     let mut all: Vec<String> =

@@ -134,15 +134,20 @@ fn listener(profile: &LinuxSeccomp, found: &mut Findings) -> Option<Listener> {
     Some(Listener { path, metadata: profile.listener_metadata().clone().unwrap_or_default(), by_number })
 }
 
-/// An errno belongs to actions that return one.
+/// An errno belongs to actions that return one; a number that is too large would come back as another. seccomp(2).
 fn check_errno(action: Action, errno: Option<u32>, at: String, found: &mut Findings) {
-    if errno.is_some() && !matches!(action, Action::ScmpActErrno | Action::ScmpActTrace) {
-        found.problem(
-            at,
-            format!("{} returns no errno", word(action)),
-            SECTION,
-            "remove it, or use SCMP_ACT_ERRNO",
-        );
+    let Some(errno) = errno else { return };
+    let most = match action {
+        Action::ScmpActErrno => 4095,
+        Action::ScmpActTrace => u16::MAX.into(),
+        _ => {
+            let what = format!("{} returns no errno", word(action));
+            return found.problem(at, what, SECTION, "remove it, or use SCMP_ACT_ERRNO");
+        }
+    };
+    if errno > most {
+        let what = format!("{errno} is more than the {most} that {} can return", word(action));
+        found.problem(at, what, SECTION, "write an errno, such as 1 for EPERM");
     }
 }
 
