@@ -1,6 +1,6 @@
 //! The container's init: walks the plan's steps, reports once, waits for the start, becomes the workload.
 
-use crate::failure::{Doing, Failure, Result, text};
+use crate::failure::{Doing, Failure, Result, inside, text};
 use crate::step::{console, creds, devices, masks, mounts, path, program, root};
 use crate::{hooks, wire};
 use coracle_plan::steps::{Act, Filter, Mount, MountKind, Plan, Step};
@@ -51,7 +51,6 @@ struct Child<'a> {
     home: Option<CString>,
     ambient_set: bool,
     entered: bool,
-    host_pid: i32,
     done: usize,
 }
 
@@ -71,7 +70,6 @@ pub(crate) fn run(prepared: Prepared) -> ! {
         home: None,
         ambient_set: false,
         entered: false,
-        host_pid: 0,
         done: 0,
     };
     if let Err(failure) = child.live() {
@@ -205,7 +203,7 @@ impl Child<'_> {
             Act::Device(_) | Act::Link(..) | Act::Ptmx => self.fill_dev(&step.act),
             Act::WorkingDir(cwd) => path::directory(self.root()?, cwd)
                 .map(drop)
-                .doing(|| format!("making the working directory {}", text(cwd))),
+                .doing(|| format!("making the working directory {}", inside(cwd))),
             Act::CreateContainerHooks => self.create_container(),
             Act::Console => {
                 let size = self.p.plan.terminal.as_ref().and_then(|t| t.size);
@@ -246,7 +244,7 @@ impl Child<'_> {
             MountKind::Bind(bind) => self.shares |= !bind.inside,
             _ => {
                 let id = mount::mount_id(made.as_fd());
-                self.own.push(id.doing(|| format!("looking at the mount on {}", text(&what.target)))?);
+                self.own.push(id.doing(|| format!("looking at the mount on {}", inside(&what.target)))?);
             }
         }
         self.sealed.extend(Some(made).filter(|_| what.seal));
@@ -390,23 +388,14 @@ impl Child<'_> {
     fn create_container(&mut self) -> Result<()> {
         fs::umask(0o022);
         let hooks = &self.p.plan.hooks;
-        if hooks.create_runtime.is_empty()
-            && hooks.create_container.is_empty()
-            && hooks.start_container.is_empty()
-        {
+        if hooks.create_runtime.is_empty() && hooks.create_container.is_empty() {
             return Ok(());
         }
         wire::say(self.p.wire.as_fd(), b'H')?;
-        let mut answer = [0u8; 8];
-        let n = socket::recv(self.p.wire.as_fd(), &mut answer)
-            .doing(|| "waiting for the runtime's hooks".into())?;
-        if n != 5 {
-            return Err(Failure::says("the runtime ended"));
-        }
-        self.host_pid = i32::from_ne_bytes([answer[1], answer[2], answer[3], answer[4]]);
+        wire::await_go(self.p.wire.as_fd())?;
         // Where the container's files are, which the hook is for; as with runc.
         fs::fchdir(self.root()?).doing(|| "entering the root file system".into())?;
-        let state = self.p.record.state_json("creating", self.host_pid);
+        let state = self.p.record.state_json("creating", own_pid());
         let done = hooks::run(&hooks.create_container, &state, None);
         fs::chdir(c"/").doing(|| "leaving the root file system".into())?;
         done
@@ -424,7 +413,7 @@ impl Child<'_> {
         // A filter with a listener is in force already: order.rs.
         let filter = self.p.plan.filter().filter(|f| f.listener.is_none());
         let around = hooks::Around { env: &env, dir: None, filter };
-        hooks::run_in(&around, hooks, &self.p.record.state_json("created", self.host_pid))
+        hooks::run_in(&around, hooks, &self.p.record.state_json("created", own_pid()))
     }
 
     fn filter(&self, filter: &Filter) -> Result<()> {
@@ -509,6 +498,11 @@ impl Child<'_> {
     }
 }
 
+/// What hooks in the container's namespaces know init by: runtime.md, State.
+fn own_pid() -> i32 {
+    std::process::id() as i32
+}
+
 /// Keeps others of the same user away from this process's memory and descriptors (CVE-2016-9962).
 fn hide() -> Result<()> {
     process::set_dumpable(false).doing(|| "making this process untraceable".into())
@@ -517,10 +511,11 @@ fn hide() -> Result<()> {
 /// What is being done, for the message. On cgroup v1 a group has no real-time share before somebody gives it one.
 fn scheduling(policy: u32) -> String {
     const NAMES: [&str; 7] =
-        ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "4", "SCHED_IDLE", "SCHED_DEADLINE"];
+        ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"];
     let name = NAMES.get(policy as usize).copied().unwrap_or("unknown");
     let hint = match policy {
         1 | 2 => " (it wants CAP_SYS_NICE, and on cgroup v1 a group with cpu.rt_runtime_us)",
+        4 => " (no Linux has it)",
         6 => " (it wants CAP_SYS_NICE, and a runtime that the processors have left)",
         _ => "",
     };

@@ -66,3 +66,8 @@ impl<T> Doing<T> for coracle_sys::Result<T> {
 pub(crate) fn text(bytes: &std::ffi::CStr) -> String {
     format!("\"{}\"", bytes.to_bytes().escape_ascii())
 }
+
+/// A path of the container, which steps have without the slash that it begins with, as config.json has it.
+pub(crate) fn inside(path: &std::ffi::CStr) -> String {
+    format!("\"/{}\"", path.to_bytes().escape_ascii())
+}

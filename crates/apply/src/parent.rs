@@ -342,8 +342,7 @@ impl Making {
             &record.state_json("creating", self.pid),
             Some(&record.bundle),
         )?;
-        let answer = [wire::GO, self.pid.to_ne_bytes().as_slice()].concat();
-        socket::send(self.wire.as_fd(), &answer).doing(|| "answering the container's init".into())
+        socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
     }
 
     fn died(&self) -> Failure {
@@ -366,12 +365,15 @@ impl Making {
         if let Some(Err(stuck)) = self.devices.as_mut().map(Moved::take_back) {
             failure.doing += &format!(" (and then, of {}: {stuck})", stuck.origin);
         }
-        if let Some(group) = &self.cgroup {
-            let _ = group.remove();
-        }
-        let _ = lifecycle::detach(record);
-        if let (Some(resctrl), Some(groups)) = (&self.resctrl, &record.rdt) {
-            let _ = resctrl.remove(groups);
+        let classes = self.resctrl.as_ref().zip(record.rdt.as_ref());
+        for undone in [
+            self.cgroup.as_ref().map_or(Ok(()), Cgroup::remove),
+            lifecycle::detach(record),
+            classes.map_or(Ok(()), |(resctrl, groups)| resctrl.remove(groups)),
+        ] {
+            if let Err(stuck) = undone {
+                failure.doing += &format!(" (and then: {stuck})");
+            }
         }
         if failure.origin.starts_with("hooks.") {
             // runtime.md, Lifecycle: a failed hook leads to the poststop hooks.

@@ -207,9 +207,11 @@ impl Entry {
             Err(Errno::EEXIST) => return Err(Error::Exists(id.into())),
             Err(e) => return Err(Error::Io("making", path, e)),
         }
-        let entry = Entry::in_root(root.as_fd(), root_path, id)?;
-        let lock = entry.lock()?;
-        Ok((entry, lock))
+        let entry = Entry::in_root(root.as_fd(), root_path, id);
+        entry.and_then(|entry| entry.lock().map(|lock| (entry, lock))).inspect_err(|_| {
+            // Of no descriptors or locks that are left, say. It is empty: nobody has written anything yet.
+            let _ = fs::unlinkat(root.as_fd(), &name(id), libc::AT_REMOVEDIR);
+        })
     }
 
     /// Finds a container.

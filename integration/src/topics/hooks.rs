@@ -10,7 +10,9 @@ use crate::harness::{
 
 tests! {
     hooks_run_in_their_order_and_at_their_points known "runc": "1.1 runs poststart at the end of create";
-    each_hook_gets_the_state_on_standard_input known "runc": "1.1 runs poststart at the end of create";
+    each_hook_gets_the_state_on_standard_input
+        known "runc": "1.1 runs poststart at the end of create"
+        known "crun": "tells hooks in the container of a process 0";
     each_hook_runs_in_its_namespaces;
     a_hook_has_the_environment_it_asks_for known "crun": "old versions add the caller's";
     hook_arguments_are_the_whole_argv;
@@ -123,8 +125,11 @@ fn each_hook_gets_the_state_on_standard_input(ctx: &Ctx) -> Result {
         };
         let status = state["status"].as_str().unwrap_or("absent");
         check!(statuses.contains(&status), "{kind}: status is {status}");
-        if matches!(kind, "prestart" | "createRuntime" | "poststart") {
-            check_eq!(state["pid"], json!(pid), "{kind}: pid");
+        // As the hook sees it: runtime.md, State. In a pid namespace of its own init is 1.
+        match kind {
+            "createContainer" | "startContainer" => check_eq!(state["pid"], json!(1), "{kind}: pid"),
+            "prestart" | "createRuntime" | "poststart" => check_eq!(state["pid"], json!(pid), "{kind}: pid"),
+            _ => {}
         }
     }
     Ok(())

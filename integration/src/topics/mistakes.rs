@@ -110,10 +110,12 @@ fn plan_agrees(ctx: &Ctx, bundle: &Bundle, created: &Output) -> Result {
 mistakes! {
     versions_and_annotations {
         "/ociVersion": null => "ociVersion: is missing or empty (config.md, Specification version); write the version that the bundle follows, such as \"1.0.2\"";
-        "/ociVersion": "2.0.0" => "ociVersion: \"2.0.0\" is not a version 1.x of the specification (config.md, Specification version); write the version that the bundle follows, such as \"1.0.2\"";
-        "/ociVersion": "one" => "ociVersion: \"one\" is not a version 1.x of the specification (config.md, Specification version); write the version that the bundle follows, such as \"1.0.2\"";
+        "/ociVersion": "2.0.0" => "ociVersion: \"2.0.0\" is not a version 1.x.y of the specification (config.md, Specification version); write the version that the bundle follows, such as \"1.0.2\"";
+        "/ociVersion": "1.0" => "ociVersion: \"1.0\" is not a version 1.x.y of the specification (config.md, Specification version); write the version that the bundle follows, such as \"1.0.2\"";
+        "/ociVersion": "one" => "ociVersion: \"one\" is not a version 1.x.y of the specification (config.md, Specification version); write the version that the bundle follows, such as \"1.0.2\"";
         "/ociVersion": 1.2 => "ociVersion: 1.2 is not a string (config.md); write a string";
         "/annotations": {"com.example.count": 7} => "annotations.com.example.count: 7 is not a string (config.md, Annotations); write a string";
+        "/annotations": {"run.oci.mount_context_type": "incontext"} => "annotations.run.oci.mount_context_type: \"incontext\" is not a type of context (crun(1), mount(8)); write context, fscontext, defcontext or rootcontext";
         "/annotations": {"": "x"} => "annotations: has an empty key (config.md, Annotations); name it, or remove it";
         "/annotations": ["a"] => "annotations: [\"a\"] is not an object (config.md, Annotations); write an object";
     }
@@ -139,8 +141,8 @@ mistakes! {
         "/mounts/-": {"destination": "/mnt", "type": "tmpfs", "options": ["ro\u{0}"]} => "mounts[7].options[0]: holds a NUL byte; remove it";
         "/mounts/-": {"destination": "/proc/sys/kernel", "type": "tmpfs"} => "mounts[7].destination: \"/proc/sys/kernel\" would hide part of /proc from the runtime and the container (CVE-2019-16884); mount it outside /proc, or mount proc there";
         "/mounts/-": {"destination": "/proc", "type": "tmpfs"} => "mounts[7].destination: \"/proc\" would hide part of /proc from the runtime and the container (CVE-2019-16884); mount it outside /proc, or mount proc there";
-        "/mounts/-": {"destination": "/etc/passwd", "options": ["bind"], "source": "/etc"} => "mounting on \"etc/passwd\", which is a file, and the source a directory: invalid argument (asked for by mounts[7])";
-        "/mounts/-": {"destination": "/mnt", "type": "tmpfs", "options": ["remount", "ro"]} => "remounting \"mnt\": nothing is mounted there (asked for by mounts[7])";
+        "/mounts/-": {"destination": "/etc/passwd", "options": ["bind"], "source": "/etc"} => "mounting on \"/etc/passwd\", which is a file, and the source a directory: invalid argument (asked for by mounts[7])";
+        "/mounts/-": {"destination": "/mnt", "type": "tmpfs", "options": ["remount", "ro"]} => "remounting \"/mnt\": nothing is mounted there (asked for by mounts[7])";
         "/linux/rootfsPropagation": "sideways" => "linux.rootfsPropagation: \"sideways\" is not a propagation (config-linux.md, Rootfs Mount Propagation); use shared, slave, private or unbindable";
     }
 
@@ -175,6 +177,7 @@ mistakes! {
         "/process/user/uid": "root" => "process.user.uid: \"root\" is not an integer from 0 to 4294967295 (config.md, User); write an integer";
         "/process/user/uid": (-1) => "process.user.uid: -1 is not an integer from 0 to 4294967295 (config.md, User); write an integer";
         "/process/user/gid": 4294967296u64 => "process.user.gid: 4294967296 is not an integer from 0 to 4294967295 (config.md, User); write an integer";
+        "/process/user/uid": 4294967295u64 => "process.user.uid: 4294967295 is no id: to the kernel it says that nothing changes (setresuid(2)); write the id that is meant, at most 4294967294";
         "/process/user/umask": 1022 => "process.user.umask: 1022 has more than the nine bits of a mask (umask(2)); write it in decimal, such as 18 for octal 022";
         "/process/user/additionalGids": [1, "wheel"] => "process.user.additionalGids[1]: \"wheel\" is not an integer from 0 to 4294967295 (config.md, User); write an integer";
         "/process/user/uid": 1000, "/linux/namespaces/-": {"type": "user"},
@@ -249,7 +252,7 @@ mistakes! {
         "/linux/devices": [{"type": "c", "path": "dev/x", "major": 1, "minor": 3}] => "linux.devices[0].path: \"dev/x\" is not absolute (config-linux.md, Devices); write it from the root, such as /dev/fuse";
         "/linux/devices": [{"type": "c", "path": "/dev/x"}] => "linux.devices[0]: has no major and minor number (config-linux.md, Devices); add them, such as major 1, minor 3";
         "/linux/devices": [{"type": "c", "path": "/dev/x", "major": 4096, "minor": 3}] => "linux.devices[0].major: 4096 is not from 0 to 4095 (config-linux.md, Devices); write the number that ls -l shows for the device";
-        "/linux/devices": [{"type": "c", "path": "/etc/passwd", "major": 1, "minor": 3}] => "making the device \"etc/passwd\": something else of that name exists in the root file system (asked for by linux.devices[0])";
+        "/linux/devices": [{"type": "c", "path": "/etc/passwd", "major": 1, "minor": 3}] => "making the device \"/etc/passwd\": something else of that name exists in the root file system (asked for by linux.devices[0])";
         "/linux/resources/devices": [{"allow": false, "access": "rwx"}] => "linux.resources.devices[0].access: 'x' is not an access (config-linux.md, Allowed Device list); use r, w and m";
         "/linux/resources/devices": [{"allow": true, "type": "p"}] => "linux.resources.devices[0].type: p has no device number to filter (config-linux.md, Allowed Device list); use a, b or c";
         "/linux/resources/devices": [{"allow": true, "type": "c", "major": 4294967296u64}] => "linux.resources.devices[0].major: 4294967296 is no device number (config-linux.md, Allowed Device list); write it smaller, or leave it out for all";
@@ -278,6 +281,7 @@ mistakes! {
         "/linux/seccomp": {"defaultAction": "SCMP_ACT_FROWN"} => "linux.seccomp.defaultAction: \"SCMP_ACT_FROWN\" is not SCMP_ACT_KILL, ", " or SCMP_ACT_ALLOW (config-linux.md, Seccomp); write one of these";
         "/linux/seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"} => "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action: nobody could tell the agent whom to listen to (config-linux.md, Seccomp); use it for single syscalls";
         "/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1} => "linux.seccomp.defaultErrnoRet: SCMP_ACT_ALLOW returns no errno (config-linux.md, Seccomp); remove it, or use SCMP_ACT_ERRNO";
+        "/linux/seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 5000} => "linux.seccomp.defaultErrnoRet: 5000 is more than the 4095 that SCMP_ACT_ERRNO can return (config-linux.md, Seccomp); write an errno, such as 1 for EPERM";
         "/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]} => "linux.seccomp.architectures[0]: \"SCMP_ARCH_PDP11\" is not SCMP_ARCH_NATIVE, ", " or SCMP_ARCH_SHEB (config-linux.md, Seccomp); write one of these";
         "/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_FAST"]} => "linux.seccomp.flags[0]: \"SECCOMP_FILTER_FLAG_FAST\" is not SECCOMP_FILTER_FLAG_LOG, ", " or SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (config-linux.md, Seccomp); write one of these";
         "/linux/seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": [], "action": "SCMP_ACT_ERRNO"}]} => "linux.seccomp.syscalls[0].names: names no syscall (config-linux.md, Seccomp); name at least one, or remove the rule";
@@ -302,6 +306,8 @@ mistakes! {
         "/linux/resources/rdma": {"mlx 5": {"hcaHandles": 3}} => "linux.resources.rdma: \"mlx 5\" is not the name of a device (config-linux.md, RDMA); name one of those in /sys/class/infiniband";
         "/linux/resources/blockIO": {"weight": 70000} => "linux.resources.blockIO.weight: 70000 is not an integer from 0 to 65535 (config-linux.md, Control groups); write an integer";
         "/linux/resources/blockIO": {"throttleReadBpsDevice": [{"major": 8, "rate": 1}]} => "linux.resources.blockIO.throttleReadBpsDevice[0].minor: is missing (config-linux.md, Control groups); add it";
+        "/linux/resources/rdma": {"mlx5": {}} => "linux.resources.rdma.mlx5: limits nothing (config-linux.md, RDMA); add hcaHandles or hcaObjects, or remove it";
+        "/linux/resources/blockIO": {"weightDevice": [{"major": 8, "minor": 0}]} => "linux.resources.blockIO.weightDevice[0]: has no weight (config-linux.md, Block IO); add weight, or remove it";
         "/linux/resources": "none" => "linux.resources: \"none\" is not an object (config-linux.md, Control groups); write an object";
     }
 
@@ -317,6 +323,7 @@ mistakes! {
     paths {
         "/linux/maskedPaths": ["proc/kcore"] => "linux.maskedPaths[0]: \"proc/kcore\" is not absolute (config-linux.md, Masked Paths); write it from the container's root";
         "/linux/readonlyPaths": ["/proc/sys", "sys"] => "linux.readonlyPaths[1]: \"sys\" is not absolute (config-linux.md, Readonly Paths); write it from the container's root";
+        "/linux/maskedPaths": ["/tmp/.."] => "linux.maskedPaths[0]: is the root file system itself, which a program that runs in it would still see (config-linux.md, Masked Paths); name what is to be hidden";
         "/linux/maskedPaths": ["/a\u{0}b"] => "linux.maskedPaths[0]: holds a NUL byte; remove it";
         "/linux/maskedPaths": "/proc/kcore" => "linux.maskedPaths: \"/proc/kcore\" is not an array (config-linux.md, Masked Paths); write an array";
         "/linux/cgroupsPath": "/a/../b" => "linux.cgroupsPath: \"/a/../b\" leaves its place by .. (config-linux.md, Control groups); write the path without ..";

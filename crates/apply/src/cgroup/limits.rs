@@ -91,6 +91,9 @@ fn explain(errno: Errno, w: &CgroupWrite, dir: &str) -> Failure {
             "the {} controller is not available in {dir}: there is no {} to write {} to",
             w.controller, w.file, w.value
         )
+    } else if errno == Errno::ENOENT && w.controller == "hugetlb" {
+        let sizes = "/sys/kernel/mm/hugepages lists the sizes of this host";
+        format!("writing {} to {dir}/{} ({sizes})", w.value, w.file)
     } else {
         format!("writing {} to {dir}/{}", w.value, w.file)
     };

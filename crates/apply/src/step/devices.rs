@@ -2,7 +2,7 @@
 
 use super::attributes::{self, Later};
 use super::{mounts, path};
-use crate::failure::{Doing, Failure, Result, text};
+use crate::failure::{Doing, Failure, Result, inside, text};
 use coracle_plan::steps::{Bind, Device, Node};
 use coracle_sys::mount::{self, MountAttr, attr};
 use coracle_sys::{Errno, fs, libc};
@@ -25,7 +25,7 @@ pub(crate) fn refuse_shared(root: BorrowedFd, own: &[u64]) -> Result<()> {
 
 /// Makes a node; one that exists must be the very same. `given` is one that the parent has made, as a mount of its own.
 pub(crate) fn node(root: BorrowedFd, d: &Device, given: Option<OwnedFd>) -> Result<()> {
-    let name = || format!("making the device {}", text(&d.path));
+    let name = || format!("making the device {}", inside(&d.path));
     match (d.node, given) {
         (Node::Made, _) => {}
         (_, Some(node)) => return attach(root, d, node.as_fd()),
@@ -44,7 +44,7 @@ pub(crate) fn node(root: BorrowedFd, d: &Device, given: Option<OwnedFd>) -> Resu
 
 fn same(dir: BorrowedFd, name: &CStr, d: &Device) -> Result<()> {
     let found = fs::fstatat(dir, name, libc::AT_SYMLINK_NOFOLLOW)
-        .doing(|| format!("looking at {}", text(&d.path)))?;
+        .doing(|| format!("looking at {}", inside(&d.path)))?;
     if found.kind() == d.kind
         && (d.kind == libc::S_IFIFO || (found.rdev_major, found.rdev_minor) == (d.major, d.minor))
     {
@@ -52,7 +52,7 @@ fn same(dir: BorrowedFd, name: &CStr, d: &Device) -> Result<()> {
     }
     Err(Failure::says(format!(
         "making the device {}: something else of that name exists in the root file system",
-        text(&d.path)
+        inside(&d.path)
     )))
 }
 
@@ -74,10 +74,10 @@ fn bind(root: BorrowedFd, d: &Device) -> Result<()> {
 
 fn attach(root: BorrowedFd, d: &Device, node: BorrowedFd) -> Result<()> {
     let mut later = Later::default();
-    let target = path::file(root, &d.path).doing(|| format!("making the mount point {}", text(&d.path)))?;
+    let target = path::file(root, &d.path).doing(|| format!("making the mount point {}", inside(&d.path)))?;
     // Nothing that a device holds is a program.
     let strict = MountAttr { set: attr::NOSUID | attr::NOEXEC, ..Default::default() };
-    let doing = || format!("binding the device {}", text(&d.path));
+    let doing = || format!("binding the device {}", inside(&d.path));
     attributes::set(node, false, &strict, &mut later).doing(doing)?;
     mount::move_mount(node, target.as_fd()).doing(doing)?;
     later.attached(node)
@@ -86,7 +86,7 @@ fn attach(root: BorrowedFd, d: &Device, node: BorrowedFd) -> Result<()> {
 /// A node on a file system of its own, which nothing else is on and nobody else sees, as a mount that is not attached:
 /// what may make nodes makes it for one that may not.
 pub(crate) fn give(d: &Device) -> Result<OwnedFd> {
-    let doing = || format!("making the device {} for the user namespace", text(&d.path));
+    let doing = || format!("making the device {} for the user namespace", inside(&d.path));
     let context = mount::fsopen(c"tmpfs").doing(doing)?;
     mount::fsconfig_create(context.as_fd()).doing(doing)?;
     let place = mount::fsmount(context.as_fd(), 0).doing(doing)?;
@@ -98,10 +98,10 @@ pub(crate) fn give(d: &Device) -> Result<OwnedFd> {
 
 /// Makes a link; what is there stays.
 pub(crate) fn link(root: BorrowedFd, at: &CStr, target: &CStr) -> Result<()> {
-    let (dir, name) = path::parent(root, at).doing(|| format!("opening the directory of {}", text(at)))?;
+    let (dir, name) = path::parent(root, at).doing(|| format!("opening the directory of {}", inside(at)))?;
     match fs::symlinkat(target, dir.as_fd(), &name) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(e) => Err(e).doing(|| format!("making the link {}", text(at))),
+        Err(e) => Err(e).doing(|| format!("making the link {}", inside(at))),
     }
 }
 

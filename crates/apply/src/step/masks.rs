@@ -2,7 +2,7 @@
 
 use super::attributes::{self, Later};
 use super::path;
-use crate::failure::{Doing, Failure, Result, text};
+use crate::failure::{Doing, Failure, Result, inside};
 use coracle_sys::mount::{self, MountAttr, attr};
 use coracle_sys::{Errno, fs, libc};
 use std::ffi::CStr;
@@ -18,7 +18,7 @@ pub(crate) struct Masks {
 fn found(root: BorrowedFd, path: &CStr) -> Result<Option<OwnedFd>> {
     match path::open(root, path, libc::O_PATH) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
-        other => other.doing(|| format!("opening {}", text(path))).map(Some),
+        other => other.doing(|| format!("opening {}", inside(path))).map(Some),
     }
 }
 
@@ -29,7 +29,7 @@ fn clone(fd: BorrowedFd) -> coracle_sys::Result<OwnedFd> {
 /// Makes a path read-only with all below it.
 pub(crate) fn read_only(root: BorrowedFd, what: &CStr) -> Result<()> {
     let Some(target) = found(root, what)? else { return Ok(()) };
-    let doing = || format!("making {} read-only", text(what));
+    let doing = || format!("making {} read-only", inside(what));
     let copy = mount::open_tree(
         target.as_fd(),
         c"",
@@ -46,7 +46,7 @@ impl Masks {
     /// Hides a path.
     pub(crate) fn mask(&mut self, root: BorrowedFd, what: &CStr, label: Option<&CStr>) -> Result<()> {
         let Some(target) = found(root, what)? else { return Ok(()) };
-        let doing = || format!("masking {}", text(what));
+        let doing = || format!("masking {}", inside(what));
         let is_dir = fs::fstat(target.as_fd()).doing(doing)?.kind() == libc::S_IFDIR;
         if is_dir {
             self.cover_directory(target.as_fd(), label)

@@ -3,7 +3,7 @@
 use super::attributes::{self, Later};
 use super::path;
 use crate::cgroup;
-use crate::failure::{Doing, Failure, Result, text};
+use crate::failure::{Doing, Failure, Result, inside, text};
 use coracle_plan::steps::{Bind, Mount, MountKind, Parameter};
 use coracle_sys::mount::{self, MountAttr, attr};
 use coracle_sys::{Errno, fs, libc};
@@ -43,7 +43,7 @@ pub(crate) fn mount(
     let is_dir = fs::fstat(made.as_fd()).is_ok_and(|s| s.kind() == libc::S_IFDIR);
     let target = target(root, what, is_dir)?;
     if what.copy_up {
-        copy_tree(target.as_fd(), made.as_fd()).doing(|| format!("copying up {}", text(&what.target)))?;
+        copy_tree(target.as_fd(), made.as_fd()).doing(|| format!("copying up {}", inside(&what.target)))?;
     }
     mount::move_mount(made.as_fd(), target.as_fd()).map_err(|e| unlike(e, is_dir, target.as_fd(), what))?;
     later.attached(made.as_fd()).map_err(|f| options_of(what, f))?;
@@ -58,7 +58,7 @@ pub(crate) fn mount(
 fn unlike(errno: Errno, is_dir: bool, target: BorrowedFd, what: &Mount) -> Failure {
     let kind = |dir| if dir { "a directory" } else { "a file" };
     let onto_dir = fs::fstat(target).is_ok_and(|s| s.kind() == libc::S_IFDIR);
-    let doing = format!("mounting on {}", text(&what.target));
+    let doing = format!("mounting on {}", inside(&what.target));
     Failure::errno(
         if onto_dir == is_dir {
             doing
@@ -70,7 +70,7 @@ fn unlike(errno: Errno, is_dir: bool, target: BorrowedFd, what: &Mount) -> Failu
 }
 
 fn options_of(what: &Mount, f: Failure) -> Failure {
-    Failure { doing: format!("setting the options of {}: {}", text(&what.target), f.doing), ..f }
+    Failure { doing: format!("setting the options of {}: {}", inside(&what.target), f.doing), ..f }
 }
 
 /// The place to mount on, made if need be.
@@ -82,7 +82,7 @@ fn target(root: BorrowedFd, what: &Mount, is_dir: bool) -> Result<OwnedFd> {
     } else {
         path::file(root, &what.target)
     };
-    let made = made.doing(|| format!("making the mount point {}", text(&what.target)))?;
+    let made = made.doing(|| format!("making the mount point {}", inside(&what.target)))?;
     refuse_procfs(root, &what.target, made.as_fd())?;
     Ok(made)
 }
@@ -97,7 +97,7 @@ fn refuse_procfs(root: BorrowedFd, target: &CStr, place: BorrowedFd) -> Result<(
     fs::openat2(root, target, libc::O_PATH, 0, resolve).map(drop).map_err(|_| {
         Failure::says(format!(
             "mounting on {}: a symbolic link in the root file system leads into /proc",
-            text(target)
+            inside(target)
         ))
     })
 }
@@ -117,7 +117,7 @@ fn itself(root: BorrowedFd, path: &CStr, is_dir: bool) -> coracle_sys::Result<Ow
 /// Makes the link that the source is. Says whether it is one.
 fn copy_link(root: BorrowedFd, target: &CStr, bind: &Bind) -> Result<bool> {
     let Ok(link) = fs::readlinkat(fs::cwd(), &bind.source) else { return Ok(false) };
-    let doing = || format!("making the link {}", text(target));
+    let doing = || format!("making the link {}", inside(target));
     let (dir, name) = path::parent(root, target).doing(doing)?;
     match fs::symlinkat(&CString::new(link.as_slice()).unwrap_or_default(), dir.as_fd(), &name) {
         Err(Errno::EEXIST) if fs::readlinkat(dir.as_fd(), &name) == Ok(link) => Ok(true),
@@ -127,8 +127,8 @@ fn copy_link(root: BorrowedFd, target: &CStr, bind: &Bind) -> Result<bool> {
 
 /// Changes the mount that stands there.
 fn change(root: BorrowedFd, what: &Mount, parameters: Option<&[Parameter]>) -> Result<()> {
-    let doing = || format!("remounting {}", text(&what.target));
-    let nothing = || Failure::says(format!("remounting {}: nothing is mounted there", text(&what.target)));
+    let doing = || format!("remounting {}", inside(&what.target));
+    let nothing = || Failure::says(format!("remounting {}: nothing is mounted there", inside(&what.target)));
     let there = match path::open(root, &what.target, libc::O_PATH) {
         Err(Errno::ENOENT) => return Err(nothing()),
         other => other.doing(doing)?,
@@ -154,7 +154,7 @@ fn refuse_links(root: BorrowedFd, target: &CStr) -> Result<()> {
     if (target == c"proc" || target == c"sys") && path::is_link(root, target) {
         return Err(Failure::says(format!(
             "{} must be mounted on ordinary directory, and is a symbolic link in the root file system",
-            text(target)
+            inside(target)
         )));
     }
     Ok(())
@@ -199,7 +199,7 @@ fn bind(
     let (set, clear) = what.attributes;
     if set | clear != 0 {
         attributes::set_or_stricter(copy.as_fd(), &MountAttr { set, clear, ..Default::default() }, later)
-            .doing(|| format!("setting the options of {}", text(&what.target)))?;
+            .doing(|| format!("setting the options of {}", inside(&what.target)))?;
     }
     Ok(copy)
 }
@@ -278,8 +278,8 @@ fn set_parameters<'a>(
             |value| mount::fsconfig_string(context, key, value),
         );
         match set {
-            // Only mount(2) has a bit for it, which every file system takes; of these parameters just some know it.
-            Err(Errno::EINVAL) if key.as_c_str() == c"iversion" => {}
+            // Only mount(2) has bits for these, which every file system takes; as parameters just some know them.
+            Err(Errno::EINVAL) if [c"iversion", c"acl", c"noacl"].contains(&key.as_c_str()) => {}
             other => {
                 other.map_err(|e| {
                     let label = value.as_deref().filter(|_| key.as_bytes().ends_with(b"context"));
@@ -306,7 +306,7 @@ fn by_mount(
     source: &CStr,
     parameters: &[Parameter],
 ) -> Result<OwnedFd> {
-    let doing = || format!("mounting a file system of type {} on {}", text(fstype), text(&what.target));
+    let doing = || format!("mounting a file system of type {} on {}", text(fstype), inside(&what.target));
     let target = target(root, what, true)?;
     let words = parameters.iter().map(|(k, v)| match v {
         // A label may have commas, which separate here: selinux(8).
@@ -370,14 +370,16 @@ fn legacy(root: BorrowedFd, target: &CStr, group: &str, attributes: (u64, u64)) 
         }
         for controller in h.controllers.iter().filter(|c| **c != name && !c.contains('=')) {
             let link = CString::new(format!("{}/{controller}", target.to_string_lossy())).unwrap_or_default();
-            let (dir, link) = path::parent(root, &link).doing(|| format!("opening {}", text(target)))?;
+            let (dir, link) = path::parent(root, &link).doing(|| format!("opening {}", inside(target)))?;
             let _ = fs::symlinkat(&CString::new(name.as_str()).unwrap_or_default(), dir.as_fd(), &link);
         }
     }
     if attributes.0 & attr::RDONLY != 0 {
-        let tmpfs = path::open(root, target, libc::O_PATH).doing(|| format!("opening {}", text(target)))?;
-        seal(tmpfs.as_fd())
-            .map_err(|f| Failure { doing: format!("making {} read-only: {}", text(target), f.doing), ..f })?;
+        let tmpfs = path::open(root, target, libc::O_PATH).doing(|| format!("opening {}", inside(target)))?;
+        seal(tmpfs.as_fd()).map_err(|f| Failure {
+            doing: format!("making {} read-only: {}", inside(target), f.doing),
+            ..f
+        })?;
     }
     Ok(())
 }
