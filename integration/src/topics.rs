@@ -66,6 +66,7 @@ const TOPICS: &[(&str, &[Test])] = &[
     ("errors", errors::TESTS),
     ("features", features::TESTS),
     ("mistakes", mistakes::TESTS),
+    ("security/calls", security::calls::TESTS),
     ("security/image", security::image::TESTS),
     ("security/process", security::process::TESTS),
     ("security/race", security::race::TESTS),

@@ -10,6 +10,7 @@ use std::{
 
 use crate::harness::{Bundle, Ctx, Result, check_eq};
 
+pub(super) mod calls;
 pub(super) mod host;
 pub(super) mod image;
 pub(super) mod process;

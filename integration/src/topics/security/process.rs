@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use serde_json::json;
@@ -13,9 +13,11 @@ tests! {
     the_working_directory_cannot_leave_through_a_leaked_file;
     exec_cannot_leave_through_a_leaked_file known "crun": "1.21 never ends";
     the_runtime_binary_cannot_be_written_from_within;
+    the_copy_is_begun_before_the_c_library [Need::File("/usr/bin/strace"), Need::Runtime("coracle")];
     an_exec_is_out_of_reach_until_it_is_the_program [Need::File("/usr/bin/strace")];
     init_holds_no_directory_of_the_host_while_it_waits
         known "runc": "has a procfs of its own open" known "crun": "closes its caller's at the exec only";
+    a_process_with_inits_old_pid_is_left_alone [Need::File("/proc/sys/kernel/ns_last_pid")];
 }
 
 /// The runtime, called by somebody who leaks directories of the host on 3 and 9, and a file on 4. One digit: sh knows no more.
@@ -83,6 +85,24 @@ fn the_runtime_binary_cannot_be_written_from_within(ctx: &Ctx) -> Result {
     Ok(())
 }
 
+/// The same in time: the program that can be written to begins again before it has done anything else. (A build without
+/// optimization does so later.)
+fn the_copy_is_begun_before_the_c_library(ctx: &Ctx) -> Result {
+    if cfg!(not(target_arch = "x86_64")) {
+        return Ok(());
+    }
+    let (copy, calls) = (ctx.dir.join("runtime"), ctx.dir.join("calls"));
+    fs::copy(&ctx.runtime, &copy)?;
+    let mut command = Command::new("/usr/bin/strace");
+    command.args(["-qqq", "-o", path(&calls)]).arg(&copy).args(["create", "--help"]).stdin(Stdio::null());
+    ctx.finish(command)?.succeeded("create --help")?;
+    let text = fs::read_to_string(&calls)?;
+    let names: Vec<&str> = text.lines().filter_map(|line| line.split('(').next()).take(6).collect();
+    let wanted = ["execve", "openat", "faccessat2", "open_tree", "mount_setattr", "execveat"];
+    check_eq!(names, wanted, "what the program does first");
+    Ok(())
+}
+
 /// CVE-2016-9962: a process of the same user looks at each process that enters, from its first moment to its exec; strace
 /// makes some of the moments longer. What may be looked at can be read, traced and made to hand out its descriptors.
 fn an_exec_is_out_of_reach_until_it_is_the_program(ctx: &Ctx) -> Result {
@@ -129,4 +149,49 @@ fn init_holds_no_directory_of_the_host_while_it_waits(ctx: &Ctx) -> Result {
         check!(what.to_str() != Some("/etc/passwd"), "init has its caller's file open");
     }
     Ok(())
+}
+
+/// The pid of an init that is gone becomes another's, who is not to be killed, frozen, entered or taken for it.
+fn a_process_with_inits_old_pid_is_left_alone(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    container.stop()?;
+    let mut decoy = with_pid(container.pid)?;
+    let id = container.id.as_str();
+    check_eq!(container.status()?, "stopped", "status");
+    let commands: [&[&str]; 8] = [
+        &["kill", id, "KILL"],
+        &["kill", "--all", id, "KILL"],
+        &["start", id],
+        &["exec", id, "/bin/true"],
+        &["pause", id],
+        &["ps", id],
+        &["delete", id],
+        &["delete", "--force", id],
+    ];
+    let mut ended = None;
+    for words in commands {
+        let output = ctx.call(words)?;
+        let reached = matches!(words[0], "start" | "exec") && output.code == 0;
+        if reached || decoy.try_wait()?.is_some() {
+            ended = ended.or(Some(words[0]));
+        }
+    }
+    decoy.kill()?;
+    decoy.wait()?;
+    check!(ended.is_none(), "{} took another process for init", ended.unwrap_or_default());
+    Ok(())
+}
+
+/// A process that sleeps under this pid: whoever else is quicker gets it for a moment.
+fn with_pid(pid: u32) -> Result<Child> {
+    for _ in 0..1000 {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())?;
+        let mut child = Command::new("/bin/sleep").arg("60").spawn()?;
+        if child.id() == pid {
+            return Ok(child);
+        }
+        child.kill()?;
+        child.wait()?;
+    }
+    Err(format!("pid {pid} is never free").into())
 }
