@@ -229,7 +229,8 @@ fn an_unknown_unified_key_is_refused(ctx: &Ctx) -> Result {
     Ok(())
 }
 
-/// Where the machine lacks a controller that a limit needs, silence would be to fail open.
+/// Where the machine lacks a controller that a limit needs, silence would be to fail open. The words are not those by which
+/// Podman knows that the container's program is missing (`getOCIRuntimeError` of libpod/oci_util.go).
 fn a_limit_without_its_controller_is_refused(ctx: &Ctx) -> Result {
     let limits = [
         ("memory", json!({"limit": MEMORY})),
@@ -242,7 +243,11 @@ fn a_limit_without_its_controller_is_refused(ctx: &Ctx) -> Result {
         if ctx.host.controller(controller) {
             drop(ctx.create(&bundle)?);
         } else {
-            ctx.refused(&bundle, &[])?;
+            let said = ctx.refused(&bundle, &[controller])?.stderr();
+            check!(
+                !said.to_lowercase().contains("no such file or directory"),
+                "an engine takes it for a program: {said}"
+            );
         }
     }
     Ok(())

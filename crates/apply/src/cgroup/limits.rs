@@ -81,23 +81,28 @@ fn one(w: &CgroupWrite, home: &impl Fn(&str) -> Option<String>) -> Result<()> {
     }
 }
 
-/// Without its controller a file is missing; creating one is what the kernel then refuses (EACCES, EPERM).
+/// Without its controller a file is missing; creating one is what the kernel then refuses (EACCES, EPERM). The first is said
+/// without its errno: engines read "no such file or directory" as a program that is not there, and exit with 127.
 fn explain(errno: Errno, w: &CgroupWrite, dir: &str) -> Failure {
     let missing = matches!(errno, Errno::ENOENT | Errno::EACCES | Errno::EPERM);
     let controllers = read(dir, "cgroup.controllers").unwrap_or_default();
     let available = controllers.split(' ').any(|c| c == w.controller);
-    let doing = if missing && !available && w.controller != "cgroup" {
-        format!(
-            "the {} controller is not available in {dir}: there is no {} to write {} to",
-            w.controller, w.file, w.value
-        )
-    } else if errno == Errno::ENOENT && w.controller == "hugetlb" {
-        let sizes = "/sys/kernel/mm/hugepages lists the sizes of this host";
-        format!("writing {} to {dir}/{} ({sizes})", w.value, w.file)
-    } else {
-        format!("writing {} to {dir}/{}", w.value, w.file)
-    };
-    Failure::errno(doing, errno).at(&w.origin)
+    if !missing || available || w.controller == "cgroup" {
+        let mut doing = format!("writing {} to {dir}/{}", w.value, w.file);
+        if errno == Errno::ENOENT && w.controller == "hugetlb" {
+            doing += " (/sys/kernel/mm/hugepages lists the sizes of this host)";
+        }
+        return Failure::errno(doing, errno).at(&w.origin);
+    }
+    let doing = format!(
+        "the {} controller is not available in {dir}: there is no {} to write {} to",
+        w.controller, w.file, w.value
+    );
+    match errno {
+        Errno::ENOENT => Failure::says(doing),
+        refused => Failure::errno(doing, refused),
+    }
+    .at(&w.origin)
 }
 
 /// checkBeforeUpdate: a limit below what is in use would have the kernel kill for it. Where nothing can be read, nothing is
