@@ -97,6 +97,7 @@ fn source(kind: &MountKind) -> String {
         MountKind::Filesystem(kind, _, parameters) => {
             format!("mount {} {}", kind.to_string_lossy(), list(parameters)).trim_end().to_owned()
         }
+        MountKind::Again(_) => "change the mount".to_owned(),
         MountKind::Remount(parameters) => {
             format!("change the mount {}", list(parameters.as_deref().unwrap_or(&[]))).trim_end().to_owned()
         }

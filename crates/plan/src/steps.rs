@@ -261,6 +261,9 @@ pub enum MountKind {
     LegacyCgroups(String, Vec<Parameter>),
     /// No new mount: attributes of the one that stands there change, and (unless it is a bind) these of its file system.
     Remount(Option<Vec<Parameter>>),
+    /// No new mount: the one of an earlier step has its propagation set again. With true, that step may have made a link
+    /// instead ([`Bind::copy_link`]), and then there is nothing to set.
+    Again(bool),
 }
 
 impl Default for MountKind {

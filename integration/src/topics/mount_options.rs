@@ -1,6 +1,7 @@
 //! Options of mounts beyond the common ones: what changes a mount that stands, links as sources and targets, what a
 //! read-only mount is filled with before (config.md, "Linux mount options"; mount(8); crun(1)).
 
+use serde_json::json;
 use std::{fs, os::unix::fs::symlink};
 
 use crate::harness::{Bundle, Ctx, Result, check, check_eq, context::path, look, tests};
@@ -15,6 +16,7 @@ tests! {
     options_of_a_superblock_are_taken;
     a_source_in_the_rootfs_is_the_containers known "crun": "a destination is never a path of the host";
     links_of_a_source_in_the_rootfs_stay_within known "runc": "the source is the host's" known "crun": "the source is the host's";
+    an_option_that_an_engine_has_followed_is_no_warning;
     a_link_is_copied known "runc": "the option is crun's" known "crun": "not before 1.4.5";
     a_link_is_the_source known "runc": "the option is crun's";
     a_link_is_the_target known "runc": "the option is crun's" known "crun": "not before 1.9";
@@ -176,6 +178,19 @@ fn links_of_a_source_in_the_rootfs_stay_within(ctx: &Ctx) -> Result {
     Ok(())
 }
 
+/// buildah-run(1), --volume: Buildah hands z, Z and U on, and shows what the runtime says as output of the program.
+fn an_option_that_an_engine_has_followed_is_no_warning(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("cat /var/file")?;
+    let volume = ctx.dir.join("volume");
+    fs::create_dir(&volume)?;
+    fs::write(volume.join("file"), "shown")?;
+    bundle.mount("bind", path(&volume), "/var", &["bind", "z", "Z", "U"]);
+    let output = ctx.run(&bundle)?;
+    check_eq!((output.code, output.stdout().as_str()), (0, "shown"), "what is mounted");
+    check_eq!(output.stderr(), "", "what is said besides");
+    Ok(())
+}
+
 /// A bundle with a link on the host, and what it leads to.
 fn with_link(ctx: &Ctx, script: &str, to: &str, options: &[&str]) -> Result<Bundle> {
     let (target, link) = (ctx.dir.join("target"), ctx.dir.join("link"));
@@ -189,6 +204,11 @@ fn with_link(ctx: &Ctx, script: &str, to: &str, options: &[&str]) -> Result<Bund
 fn a_link_is_copied(ctx: &Ctx) -> Result {
     let bundle = with_link(ctx, "readlink /var/copy", "/var/copy", &["bind", "copy-symlink"])?;
     check_eq!(ctx.stdout(&bundle)?, "target", "the link within");
+    // As Podman asks for it with --privileged and no-dereference: after the root's propagation there is no mount to set it of.
+    let mut bundle =
+        with_link(ctx, "readlink /var/copy", "/var/copy", &["bind", "copy-symlink", "rprivate"])?;
+    bundle.set("/linux/rootfsPropagation", json!("rslave"));
+    check_eq!(ctx.stdout(&bundle)?, "target", "the link within, with a propagation of the root");
     let bundle = with_link(ctx, "true", "/etc/passwd", &["bind", "copy-symlink"])?;
     ctx.refused(&bundle, &["etc/passwd"]).map(drop)
 }
@@ -207,6 +227,11 @@ fn a_link_is_the_target(ctx: &Ctx) -> Result {
     symlink("other", bundle.rootfs().join("var/here"))?;
     fs::write(bundle.rootfs().join("var/other"), "untouched")?;
     check_eq!(ctx.stdout(&bundle)?, "target\nuntouched", "the link, and what it led to before");
+    let options = ["bind", "src-nofollow", "dest-nofollow", "rprivate"];
+    let mut bundle = with_link(ctx, "readlink /var/here", "/var/here", &options)?;
+    symlink("other", bundle.rootfs().join("var/here"))?;
+    bundle.set("/linux/rootfsPropagation", json!("rslave"));
+    check_eq!(ctx.stdout(&bundle)?, "target", "the link, with a propagation of the root");
     Ok(())
 }
 

@@ -115,7 +115,7 @@ fn places(plan: &Plan, root: BorrowedFd) -> Result<()> {
         .collect();
     let mut binds = Vec::new();
     for (mount, origin) in &mounts {
-        if matches!(mount.what, MountKind::LegacyCgroups(..) | MountKind::Remount(_))
+        if matches!(mount.what, MountKind::LegacyCgroups(..) | MountKind::Remount(_) | MountKind::Again(_))
             || on_a_tmpfs(mount, &mounts)
         {
             continue; // criu brings back what is on a tmpfs

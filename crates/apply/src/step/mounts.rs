@@ -22,6 +22,8 @@ pub(crate) fn mount(
     match &what.what {
         MountKind::Bind(bind) if bind.copy_link && copy_link(root, &what.target, bind)? => return Ok(None),
         MountKind::Remount(parameters) => return change(root, what, parameters.as_deref()).map(|()| None),
+        MountKind::Again(true) if !is_mounted(root, what) => return Ok(None),
+        MountKind::Again(_) => return change(root, what, None).map(|()| None),
         MountKind::Filesystem(fstype, source, parameters) if parameters.iter().any(is_long) => {
             return by_mount(root, what, fstype, source, parameters).map(Some);
         }
@@ -125,11 +127,21 @@ fn copy_link(root: BorrowedFd, target: &CStr, bind: &Bind) -> Result<bool> {
     }
 }
 
+/// What stands at the target.
+fn standing(root: BorrowedFd, what: &Mount) -> coracle_sys::Result<OwnedFd> {
+    let nofollow = if what.nofollow { libc::O_NOFOLLOW } else { 0 };
+    path::open(root, &what.target, libc::O_PATH | nofollow)
+}
+
+fn is_mounted(root: BorrowedFd, what: &Mount) -> bool {
+    standing(root, what).is_ok_and(|there| mount::is_mount_root(there.as_fd()) == Ok(true))
+}
+
 /// Changes the mount that stands there.
 fn change(root: BorrowedFd, what: &Mount, parameters: Option<&[Parameter]>) -> Result<()> {
     let doing = || format!("remounting {}", inside(&what.target));
     let nothing = || Failure::says(format!("remounting {}: nothing is mounted there", inside(&what.target)));
-    let there = match path::open(root, &what.target, libc::O_PATH) {
+    let there = match standing(root, what) {
         Err(Errno::ENOENT) => return Err(nothing()),
         other => other.doing(doing)?,
     };
@@ -177,7 +189,7 @@ fn make(
         MountKind::LegacyCgroups(_, parameters) => {
             filesystem(c"tmpfs", c"tmpfs", parameters.iter(), what.attributes.0 & !attr::RDONLY)
         }
-        MountKind::Remount(_) => Err(Failure::says("a remount makes no mount")),
+        MountKind::Remount(_) | MountKind::Again(_) => Err(Failure::says("a remount makes no mount")),
     }
 }
 

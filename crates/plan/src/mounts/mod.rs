@@ -11,10 +11,13 @@ use coracle_sys::{libc, mount::attr};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount as Asked, Spec};
 pub use options::known_options;
 use options::{Meaning, change, meaning};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::{Component, Path, PathBuf};
 
 const SECTION: &str = "config.md, Mounts";
+/// Options of a volume that an engine has followed before it hands them on (relabel, change the owner: buildah-run(1)). A
+/// warning would stand in the output of what `buildah run` runs.
+const FOR_ENGINES: [&CStr; 3] = [c"z", c"Z", c"U"];
 
 /// A path inside the container without its leading slash, `.` left out; `..` is resolved by the kernel in the root.
 pub(crate) fn inside(path: &Path) -> Vec<u8> {
@@ -103,7 +106,7 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
             [("bind", false), ("rbind", true)].iter().find(|(k, _)| *k == kind).map(|(_, deep)| *deep);
     }
     if words.bind.is_some() && !words.remount || kind.starts_with("cgroup") {
-        for (key, _) in &words.parameters {
+        for (key, _) in words.parameters.iter().filter(|(key, _)| !FOR_ENGINES.contains(&key.as_c_str())) {
             found.warn(format!("{at}.options: {key:?} means nothing to a mount of this kind; left out"));
         }
     }
@@ -328,7 +331,8 @@ pub(crate) fn root_propagation(spec: &Spec, found: &mut Findings) -> Option<u64>
 pub(crate) fn propagation_of(step: &Step) -> Option<Step> {
     let Act::Mount(mount) = &step.act else { return None };
     let (target, propagation) = (mount.target.clone(), mount.propagation.clone());
-    let again = Mount { target, propagation, what: MountKind::Remount(None), ..Mount::default() };
+    let what = MountKind::Again(matches!(&mount.what, MountKind::Bind(bind) if bind.copy_link));
+    let again = Mount { target, propagation, nofollow: mount.nofollow, what, ..Mount::default() };
     (!again.propagation.is_empty())
         .then(|| Step { act: Act::Mount(Box::new(again)), origin: step.origin.clone() })
 }
