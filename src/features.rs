@@ -28,8 +28,9 @@ pub(crate) fn features() -> Outcome {
         "annotations": {
             "io.github.seccomp.libseccomp.version": coracle_plan::libseccomp_version(),
             "org.opencontainers.runc.checkpoint.enabled": "true",
+            "run.oci.crun.checkpoint.enabled": "true",
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config", "run.oci.keep_original_groups", "run.oci.mount_context_type", "run.oci.seccomp_fail_unknown_syscall"],
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config", "run.oci.hooks.", "run.oci.keep_original_groups", "run.oci.mount_context_type", "run.oci.seccomp_fail_unknown_syscall"],
     });
     crate::inspect::print(&format!("{}\n", serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?));
     Ok(0)

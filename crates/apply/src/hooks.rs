@@ -51,10 +51,15 @@ pub(crate) fn run_in(around: &Around, hooks: &[Hook], state: &[u8]) -> Result<()
 
 /// The words that callers look for: which kind, which one of them.
 fn named(hook: &Hook, failure: Failure) -> Failure {
-    let place = hook.origin.trim_start_matches("hooks.").trim_end_matches(']');
-    let (kind, number) = place.split_once('[').unwrap_or((place, "0"));
+    let (kind, number) = kind(hook);
     let doing = format!("error running {kind} hook #{number}: {}", failure.doing);
     Failure { doing, ..failure }.at(&hook.origin)
+}
+
+/// Of which kind a hook is, and which of them.
+fn kind(hook: &Hook) -> (&str, &str) {
+    let place = hook.origin.trim_start_matches("hooks.").trim_end_matches(']');
+    place.split_once('[').unwrap_or((place, "0"))
 }
 
 /// How much of what a failed hook printed is quoted.
@@ -80,9 +85,12 @@ fn attempt(hook: &Hook, around: &Around, state: &[u8], output: &OwnedFd) -> Resu
     fs::write_all(input.as_fd(), state).doing(name)?;
     let input =
         fs::open(&fs::proc_fd_path(&input), libc::O_RDONLY, 0).or_else(|_| rewound(input)).doing(name)?;
+    let [stdout, stderr] = [appended(&hook.output[0])?, appended(&hook.output[1])?];
+    let streams =
+        [input.as_fd(), stdout.as_ref().unwrap_or(output).as_fd(), stderr.as_ref().unwrap_or(output).as_fd()];
     let args = CloneArgs { flags: 0, cgroup: None, sibling: false };
     match process::clone3(&args).doing(|| format!("starting {}", name()))? {
-        Cloned::Child => become_hook(hook, around, input.as_fd(), output.as_fd()),
+        Cloned::Child => become_hook(hook, around, &streams),
         Cloned::Parent(pid, pidfd) => {
             let limit = hook.timeout.map_or(-1, |s| i32::try_from(u64::from(s) * 1000).unwrap_or(i32::MAX));
             let ended = poll::poll(&[(pidfd.as_fd(), libc::POLLIN)], limit).doing(name)?;
@@ -101,7 +109,8 @@ fn attempt(hook: &Hook, around: &Around, state: &[u8], output: &OwnedFd) -> Resu
                     Err(Failure::says(format!("{} could not be run, or ended with exit status 127", name())))
                 }
                 Some(Status::Exited(code)) => {
-                    Err(Failure::says(format!("{} failed: exit status {code}", name())))
+                    let (path, (kind, _)) = (crate::failure::text(&hook.path), kind(hook));
+                    Err(Failure::says(format!("{path}: {kind} hook failed with exit code {code}")))
                 }
                 Some(Status::Signaled(n)) => {
                     Err(Failure::says(format!("{} was killed by signal {n}{}", name(), meaning(n))))
@@ -112,6 +121,15 @@ fn attempt(hook: &Hook, around: &Around, state: &[u8], output: &OwnedFd) -> Resu
     }
 }
 
+/// Opens a file to append to, and makes it where there is none.
+fn appended(path: &Option<CString>) -> Result<Option<OwnedFd>> {
+    let Some(path) = path else { return Ok(None) };
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY;
+    fs::open(path, flags, 0o600)
+        .map(Some)
+        .doing(|| format!("opening {} for the output of hooks (annotations)", crate::failure::text(path)))
+}
+
 /// Where /proc is not there to open the file anew, the same one from its start.
 fn rewound(file: OwnedFd) -> coracle_sys::Result<OwnedFd> {
     use std::io::Seek;
@@ -120,9 +138,9 @@ fn rewound(file: OwnedFd) -> coracle_sys::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn become_hook(hook: &Hook, around: &Around, input: BorrowedFd, output: BorrowedFd) -> ! {
-    for (fd, number) in [(input, 0), (output, 1), (output, 2)] {
-        let _ = fs::dup_onto(fd, number);
+fn become_hook(hook: &Hook, around: &Around, streams: &[BorrowedFd; 3]) -> ! {
+    for (fd, number) in streams.iter().zip(0..) {
+        let _ = fs::dup_onto(*fd, number);
     }
     let _ = fs::close_others(&mut []);
     signal::default_actions();

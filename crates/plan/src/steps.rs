@@ -537,6 +537,9 @@ pub struct Hook {
     pub env: Option<Vec<CString>>,
     /// Seconds.
     pub timeout: Option<u32>,
+    /// Files of the host that its standard output and standard error are appended to; where there is none, a failure's
+    /// message quotes what it printed.
+    pub output: [Option<CString>; 2],
     /// JSON path.
     pub origin: String,
 }

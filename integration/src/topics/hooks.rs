@@ -24,6 +24,8 @@ tests! {
     a_failing_poststop_hook_does_not_stop_delete;
     a_hook_that_takes_too_long_is_ended;
     poststop_runs_after_the_container_is_gone;
+    what_hooks_print_goes_to_the_files_of_the_annotations known "runc": "the annotations are crun's";
+    a_hook_that_asks_for_the_state_gets_it known "runc": "says created" known "crun": "says that there is no container";
 }
 
 const KINDS: [&str; 6] =
@@ -256,5 +258,49 @@ fn poststop_runs_after_the_container_is_gone(ctx: &Ctx) -> Result {
     ctx.call(&["delete", "--force", &container.id])?.succeeded("delete --force")?;
     check_eq!(fs::read_to_string(&file)?, "ran\n", "what the hook wrote during delete --force");
     check!(!group.exists(), "cgroup {} is left", group.display());
+    Ok(())
+}
+
+fn what_hooks_print_goes_to_the_files_of_the_annotations(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let (out, err) = (ctx.dir.join("hooks.out"), ctx.dir.join("hooks.err"));
+    fs::write(&out, "before\n")?;
+    bundle
+        .set("/annotations", json!({"run.oci.hooks.stdout": path(&out), "run.oci.hooks.stderr": path(&err)}));
+    let kinds = ["prestart", "createContainer", "poststart", "poststop"];
+    for kind in kinds {
+        hook(&mut bundle, kind, &format!("echo {kind}; echo {kind} failed >&2"));
+    }
+    let container = ctx.started(&bundle)?;
+    container.stop()?;
+    container.delete()?;
+    let lines = |end: &str| -> String { kinds.iter().map(|kind| format!("{kind}{end}\n")).collect() };
+    check_eq!(fs::read_to_string(&out)?, format!("before\n{}", lines("")), "what hooks said");
+    check_eq!(fs::read_to_string(&err)?, lines(" failed"), "what hooks complained of");
+    Ok(())
+}
+
+/// It cannot wait for the end of a create that waits for it.
+fn a_hook_that_asks_for_the_state_gets_it(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let file = ctx.dir.join("state");
+    let (runtime, root) = (path(&ctx.runtime).to_owned(), ctx.state_root());
+    hook(
+        &mut bundle,
+        "createRuntime",
+        &format!(
+            "{runtime} --root {} state $(sed 's/.*\"id\":\"\\([^\"]*\\).*/\\1/') >{}",
+            path(&root),
+            path(&file)
+        ),
+    );
+    let container = ctx.create(&bundle)?;
+    let state: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
+    check_eq!(
+        (&state["id"], &state["status"]),
+        (&json!(container.id), &json!("creating")),
+        "state in a hook"
+    );
+    check_eq!(container.status()?, "created", "status after create");
     Ok(())
 }
