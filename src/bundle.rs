@@ -1,7 +1,11 @@
 //! A bundle on disk: config.md and bundle.md. Read and checked before anything is touched.
 
+use coracle_image::config::mappings;
+use coracle_image::rootless::ids_of_caller;
 use coracle_plan::config;
-use coracle_plan::oci::Spec;
+use coracle_plan::oci::{LinuxNamespaceType as Kind, Spec};
+use coracle_sys::creds;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// A bundle that was read.
@@ -10,7 +14,7 @@ pub(crate) struct Bundle {
     pub(crate) path: PathBuf,
     /// Its configuration file.
     pub(crate) file: PathBuf,
-    /// config.json, byte by byte.
+    /// config.json, byte by byte; with the ids that it leaves to the caller.
     pub(crate) bytes: Vec<u8>,
     /// What it says.
     pub(crate) spec: Spec,
@@ -31,16 +35,56 @@ fn io(doing: &str, path: &Path, error: &std::io::Error) -> String {
 pub(crate) fn read(directory: &Path, config: &Path) -> Result<Bundle, String> {
     let path = directory.canonicalize().map_err(|e| io("opening the bundle", directory, &e))?;
     let file = path.join(config);
-    let bytes = std::fs::read(&file).map_err(|e| match e.kind() {
+    let mut bytes = std::fs::read(&file).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
             format!("{}; make one with: coracle spec --bundle {}", io("reading", &file, &e), path.display())
         }
         _ => io("reading", &file, &e),
     })?;
-    let (spec, warnings) =
-        config::parse(&bytes).map_err(|refusal| format!("{}: {refusal}", file.display()))?;
+    let parse = |bytes: &[u8]| config::parse(bytes).map_err(|fault| format!("{}: {fault}", file.display()));
+    let (mut spec, mut warnings) = parse(&bytes)?;
+    if let Some(completed) = with_own_ids(&bytes, &spec) {
+        bytes = completed;
+        spec = parse(&bytes)?.0;
+        warnings.extend((creds::geteuid() == 0).then(|| MAPPED_ROOT.to_owned()));
+    }
     let rootfs = spec.root().as_ref().map(|r| path.join(r.path())).unwrap_or_default();
     Ok(Bundle { path, file, bytes, spec, warnings, rootfs })
+}
+
+/// What root is told of it.
+const MAPPED_ROOT: &str = "linux.uidMappings: a new user namespace without a map has the caller's ids, so its root owns what \
+    the host's root owns";
+
+/// The configuration with the caller's ids in a new user namespace that maps none; and with such a namespace for a caller
+/// whom the kernel would let make no other one without it: user_namespaces(7). As with crun. Later commands read it so.
+fn with_own_ids(bytes: &[u8], spec: &Spec) -> Option<Vec<u8>> {
+    let linux = spec.linux().as_ref()?;
+    let namespaces = linux.namespaces().as_deref().unwrap_or(&[]);
+    let asked = namespaces.iter().find(|n| n.typ() == Kind::User);
+    let wanted = match asked {
+        Some(user) => user.path().is_none(),
+        None => !makes_namespaces() && namespaces.iter().any(|n| n.path().is_none()),
+    };
+    let maps = [linux.uid_mappings(), linux.gid_mappings()];
+    if !wanted || maps.into_iter().flatten().any(|map| !map.is_empty()) {
+        return None;
+    }
+    let ids = ids_of_caller();
+    let mut config: Value = serde_json::from_slice(bytes).ok()?;
+    let linux = config.get_mut("linux")?.as_object_mut()?;
+    if asked.is_none() {
+        linux.get_mut("namespaces")?.as_array_mut()?.push(json!({"type": "user"}));
+    }
+    linux.insert("uidMappings".into(), mappings(&ids.users));
+    linux.insert("gidMappings".into(), mappings(&ids.groups));
+    serde_json::to_vec(&config).ok()
+}
+
+/// Whether the caller may make namespaces of every kind.
+fn makes_namespaces() -> bool {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    creds::geteuid() == 0 || creds::capget().is_ok_and(|sets| sets.effective & CAP_SYS_ADMIN != 0)
 }
 
 impl Bundle {

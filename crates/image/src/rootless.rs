@@ -49,6 +49,12 @@ impl Privilege {
     }
 }
 
+/// What a user namespace of the caller's own can map: its id as 0, and its subordinate ids from 1 on where it has some.
+pub fn ids_of_caller() -> Ids {
+    let (uid, gid) = (creds::geteuid(), creds::getegid());
+    subordinate(uid, gid).unwrap_or_else(|_| only(uid, gid))
+}
+
 fn only(uid: u32, gid: u32) -> Ids {
     Ids { users: vec![own(uid)], groups: vec![own(gid)] }
 }

@@ -8,6 +8,7 @@ tests! {
     user_and_groups_are_set;
     no_group_of_the_caller_is_kept;
     mappings_are_written_as_asked;
+    a_user_namespace_without_mappings_has_the_callers_ids known "runc": "refuses it";
     root_of_a_user_namespace_is_a_host_user;
     user_within_a_user_namespace_is_mapped;
     an_id_that_is_not_mapped_is_refused;
@@ -39,6 +40,28 @@ fn no_group_of_the_caller_is_kept(ctx: &Ctx) -> Result {
     // runc lists the primary group too; what matters is that there is no other.
     let groups = look::status(container.pid, "Groups")?;
     check_eq!(groups.trim_matches('0'), "", "supplementary groups");
+    Ok(())
+}
+
+/// As with crun. Its root is the caller: what it makes belongs to the caller.
+fn a_user_namespace_without_mappings_has_the_callers_ids(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.namespace("user", None).remove("/linux/uidMappings").remove("/linux/gidMappings");
+    // Its group is that of a host, 5.
+    if let Some(pts) =
+        bundle.spec["mounts"].as_array_mut().and_then(|m| m.iter_mut().find(|m| m["type"] == "devpts"))
+    {
+        pts["options"] = json!(["nosuid", "noexec", "newinstance"]);
+    }
+    let container = ctx.started(&bundle)?;
+    let host = nix::unistd::geteuid();
+    for file in ["uid_map", "gid_map"] {
+        let map = look::proc(container.pid, file)?;
+        let first: Vec<&str> = map.lines().next().unwrap_or_default().split_whitespace().collect();
+        check_eq!(first, ["0", &host.to_string(), "1"], "first line of {file}");
+    }
+    let output = ctx.exec(&container, &[], &["/bin/cat", "/proc/self/uid_map"])?.succeeded("exec")?;
+    check_eq!(output.stdout().trim_end(), look::proc(container.pid, "uid_map")?, "map of an exec");
     Ok(())
 }
 

@@ -9,7 +9,7 @@ tests! {
     a_user_runs_a_container [Need::Unprivileged];
     root_within_is_the_user_outside [Need::Unprivileged];
     a_range_of_ids_is_mapped [Need::Unprivileged];
-    a_user_without_a_user_namespace_is_refused [Need::Unprivileged];
+    a_user_without_a_user_namespace_gets_one [Need::Unprivileged] known "runc": "refuses it";
     the_whole_life_of_a_container [Need::Unprivileged];
     spec_rootless_runs_unedited [Need::Unprivileged];
     state_is_where_the_session_is [Need::Unprivileged];
@@ -52,10 +52,18 @@ fn a_range_of_ids_is_mapped(ctx: &Ctx) -> Result {
     Ok(())
 }
 
-fn a_user_without_a_user_namespace_is_refused(ctx: &Ctx) -> Result {
-    let mut bundle = ctx.waiting()?;
+/// The kernel lets a user make the other namespaces in one of their own only. As with crun.
+fn a_user_without_a_user_namespace_gets_one(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "report-and-wait"]);
     bundle.without_namespace("user").remove("/linux/uidMappings").remove("/linux/gidMappings");
-    ctx.refused(&bundle, &[]).map(drop)
+    let container = ctx.started(&bundle)?;
+    check_eq!(container.report()?["ids"]["uid"], json!(0), "uid from within");
+    let uid = nix::unistd::geteuid().to_string();
+    check_eq!(look::status(container.pid, "Uid")?.split(' ').next(), Some(uid.as_str()), "uid from outside");
+    let output = ctx.exec(&container, &[], &["/bin/cat", "/proc/self/uid_map"])?.succeeded("exec")?;
+    check_eq!(output.stdout().trim_end(), look::proc(container.pid, "uid_map")?, "map of an exec");
+    Ok(())
 }
 
 fn the_whole_life_of_a_container(ctx: &Ctx) -> Result {

@@ -110,7 +110,8 @@ pub(super) fn linux(wishes: &Wishes) -> Value {
     object(members)
 }
 
-fn mappings(ranges: &[IdRange]) -> Value {
+/// The same as `linux.uidMappings` or `linux.gidMappings` has it.
+pub fn mappings(ranges: &[IdRange]) -> Value {
     let one = |r: &IdRange| json!({"containerID": r.inside, "hostID": r.outside, "size": r.count});
     json!(ranges.iter().map(one).collect::<Vec<_>>())
 }

@@ -12,6 +12,7 @@ use crate::error::{Result, fail, shown};
 use crate::manifest::{Annotations, Execution};
 use crate::rootfs;
 use crate::source::Image;
+pub use defaults::mappings;
 use serde_json::{Map, Value, json};
 use std::os::fd::BorrowedFd;
 
