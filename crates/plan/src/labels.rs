@@ -12,6 +12,8 @@ use std::ffi::{CStr, CString};
 const PROCESS: &str = "process.selinuxLabel";
 /// Where that of the mounts is.
 const MOUNTS: &str = "linux.mountLabel";
+/// The annotation that says how it is given.
+const CONTEXT_TYPE: &str = "run.oci.mount_context_type";
 
 fn asked(label: &Option<String>) -> Option<&str> {
     label.as_deref().filter(|l| !l.is_empty())
@@ -82,33 +84,30 @@ pub(crate) fn of_mounts(spec: &Spec, host: &Host, found: &mut Findings) -> Optio
     Some(found.cstring(MOUNTS, label))
 }
 
-/// Which of mount(8)'s options gives mounts their label: crun's annotation chooses one, else it is `context`.
-pub(crate) fn context_type(spec: &Spec, found: &mut Findings) -> CString {
-    let annotation = "run.oci.mount_context_type";
-    let asked = spec.annotations().as_ref().and_then(|a| a.get(annotation));
-    let asked = asked.map_or("context", String::as_str);
-    if !is_context(asked.as_bytes()) {
-        found.problem(
-            format!("annotations.{annotation}"),
-            format!("{asked:?} is not a type of context"),
-            "crun(1), mount(8)",
-            "write context, fscontext, defcontext or rootcontext",
-        );
-    }
-    found.cstring("annotations", asked)
+/// By which option that label is given to file systems: crun's annotation, which Podman sets for containers that label files
+/// themselves. mount(8), Options for SELinux.
+pub(crate) fn context_option(spec: &Spec, found: &mut Findings) -> &'static CStr {
+    let options = [c"context", c"fscontext", c"defcontext", c"rootcontext"];
+    let Some(asked) = spec.annotations().as_ref().and_then(|a| a.get(CONTEXT_TYPE)) else {
+        return options[0];
+    };
+    options.into_iter().find(|o| o.to_bytes() == asked.as_bytes()).unwrap_or_else(|| {
+        let what = format!("{asked:?} is not context, fscontext, defcontext or rootcontext");
+        found.problem(format!("annotations[{CONTEXT_TYPE:?}]"), what, "mount(8)", "write one of these");
+        options[0]
+    })
 }
 
-/// The same as a parameter of this name of a file system, for those that take it: proc, sysfs and cgroup show the kernel's own files, of
+/// The same as a parameter of a file system, for those that take it: proc, sysfs and cgroup show the kernel's own files, of
 /// which there is one set for the whole host; mqueue is labelled once it is mounted. One that the options name stays.
 pub(crate) fn context(
-    name: &CStr,
     kind: &str,
-    label: Option<&CString>,
+    (option, label): (&CStr, Option<&CString>),
     parameters: &[Parameter],
 ) -> Option<Parameter> {
     let named = parameters.iter().any(|(key, _)| is_context(key.as_bytes()));
     let takes = !named && !["proc", "sysfs", "cgroup", "cgroup2", "mqueue"].contains(&kind);
-    label.filter(|_| takes).map(|label| (name.into(), Some(label.clone())))
+    label.filter(|_| takes).map(|label| (option.into(), Some(label.clone())))
 }
 
 /// The value of such a parameter without the quotes that mount(8) has around it, since a label may have commas.
@@ -129,7 +128,7 @@ mod tests {
     fn some_file_systems_take_a_context() {
         let label = CString::from(c"u:r:t:s0:c1,c2");
         let key = |kind, parameters: &[Parameter]| {
-            context(c"context", kind, Some(&label), parameters).map(|(k, _)| k)
+            context(kind, (c"context", Some(&label)), parameters).map(|(k, _)| k)
         };
         for kind in ["tmpfs", "devpts", "overlay", "ext4"] {
             assert_eq!(key(kind, &[]), Some(c"context".into()), "{kind}");
@@ -138,9 +137,7 @@ mod tests {
             assert_eq!(key(kind, &[]), None, "{kind}");
         }
         assert_eq!(key("tmpfs", &[(c"rootcontext".into(), Some(label.clone()))]), None);
-        assert_eq!(context(c"context", "tmpfs", None, &[]), None);
-        let root = context(c"rootcontext", "tmpfs", Some(&label), &[]);
-        assert_eq!(root.map(|(k, _)| k), Some(c"rootcontext".into()));
+        assert_eq!(context("tmpfs", (c"context", None), &[]), None);
         assert_eq!(unquoted("context", "\"a:b:c:s0:c1,c2\""), "a:b:c:s0:c1,c2");
         assert_eq!(unquoted("lowerdir", "\"a\""), "\"a\"");
     }

@@ -346,6 +346,7 @@ fn root(
     let propagation = mounts::root_propagation(spec, found);
     let user_namespace = namespaces::asked(spec, Kind::User).is_some() || !host.admin();
     let label = labels::of_mounts(spec, host, found);
+    let context = labels::context_option(spec, found);
     if own_mounts {
         // Nothing may propagate out, but for binds that are to, whose source the parent opens; what the host mounts later
         // may come in, unless private was asked for.
@@ -380,7 +381,7 @@ fn root(
             cgroup_namespace: namespaces::asked(spec, Kind::Cgroup).is_some(),
             cgroup_path: cgroup.path.clone().unwrap_or_default(),
             label: label.clone(),
-            context: labels::context_type(spec, found),
+            context,
         };
         for (mount, at) in mounts::plan(spec, &around, found) {
             out.push(Step { act: Act::Mount(Box::new(mount)), origin: at });
@@ -454,7 +455,13 @@ fn after_root(
     let mut whole = readonly.then(|| "root.readonly".to_owned());
     for (i, path) in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten().enumerate() {
         let at = format!("linux.readonlyPaths[{i}]");
-        let path = target(path, &at, found);
+        if !path.starts_with('/') {
+            // More is protected so, not less: unlike a mask, it hides nothing that somebody counts on.
+            found.warn(format!(
+                "{at}: {path:?} is not absolute (config-linux.md, Readonly Paths); taken from the root"
+            ));
+        }
+        let path = below_root(path, &at, found);
         if path.is_empty() {
             // A mount over the root would be seen by nobody who is below it already: the root's own mount is changed.
             whole = Some(at);
@@ -464,8 +471,15 @@ fn after_root(
     }
     for (i, text) in linux.and_then(|l| l.masked_paths().as_ref()).into_iter().flatten().enumerate() {
         let at = format!("linux.maskedPaths[{i}]");
-        let path = target(text, &at, found);
-        if path.is_empty() && !text.is_empty() {
+        let path = below_root(text, &at, found);
+        if !text.starts_with('/') {
+            found.problem(
+                &at,
+                format!("{text:?} is not absolute"),
+                "config-linux.md, Masked Paths",
+                "write it from the container's root",
+            );
+        } else if path.is_empty() {
             found.problem(
                 &at,
                 "is the root file system itself, which a program that runs in it would still see",
@@ -515,19 +529,7 @@ fn after_root(
     }
 }
 
-fn target(path: &str, at: &str, found: &mut Findings) -> CString {
-    if !path.starts_with('/') {
-        found.problem(
-            at,
-            format!("{path:?} is not absolute"),
-            if at.starts_with("linux.masked") {
-                "config-linux.md, Masked Paths"
-            } else {
-                "config-linux.md, Readonly Paths"
-            },
-            "write it from the container's root",
-        );
-    }
+fn below_root(path: &str, at: &str, found: &mut Findings) -> CString {
     found.cstring(at, mounts::place(std::path::Path::new(path)))
 }
 

@@ -11,6 +11,7 @@ tests! {
     a_masked_directory_is_empty_and_read_only;
     the_default_masks_are_in_force;
     a_read_only_path_cannot_be_written;
+    a_relative_read_only_path_is_below_the_root;
     a_read_only_path_keeps_its_flags;
     the_root_itself_can_be_a_read_only_path;
     a_missing_path_is_passed_over;
@@ -59,6 +60,15 @@ fn a_read_only_path_cannot_be_written(ctx: &Ctx) -> Result {
     let mut bundle = ctx.bundle()?;
     bundle.args(&["/probe", "write", "/proc/sys/net/ipv4/ip_forward"]);
     check_eq!(ctx.stdout(&bundle)?, "30", "errno of open for writing (EROFS)");
+    Ok(())
+}
+
+fn a_relative_read_only_path_is_below_the_root(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("tmpfs", "tmpfs", "/var", &[]);
+    bundle.push("/linux/readonlyPaths", json!("var")).push("/linux/readonlyPaths", json!("no/such/path"));
+    let container = ctx.started(&bundle)?;
+    check!(look::mount_at(container.pid, "/var")?.has("ro"), "/var can be written");
     Ok(())
 }
 

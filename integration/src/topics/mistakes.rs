@@ -115,7 +115,7 @@ mistakes! {
         "/ociVersion": "one" => "ociVersion: \"one\" is not a version 1.x.y of the specification (config.md, Specification version); write the version that the bundle follows, such as \"1.0.2\"";
         "/ociVersion": 1.2 => "ociVersion: 1.2 is not a string (config.md); write a string";
         "/annotations": {"com.example.count": 7} => "annotations.com.example.count: 7 is not a string (config.md, Annotations); write a string";
-        "/annotations": {"run.oci.mount_context_type": "incontext"} => "annotations.run.oci.mount_context_type: \"incontext\" is not a type of context (crun(1), mount(8)); write context, fscontext, defcontext or rootcontext";
+        "/annotations": {"run.oci.mount_context_type": "incontext"} => "annotations[\"run.oci.mount_context_type\"]: \"incontext\" is not context, fscontext, defcontext or rootcontext (mount(8)); write one of these";
         "/annotations": {"": "x"} => "annotations: has an empty key (config.md, Annotations); name it, or remove it";
         "/annotations": ["a"] => "annotations: [\"a\"] is not an object (config.md, Annotations); write an object";
     }

@@ -16,6 +16,8 @@ tests! {
     a_read_only_bind_cannot_be_written;
     bind_flags_are_in_force;
     a_recursive_bind_brings_what_is_below;
+    bind_beside_rbind_takes_nothing_away;
+    options_of_a_cgroup_mount_reach_the_kernel [Need::CgroupV2];
     a_recursive_read_only_bind_is_read_only_below [Need::Kernel(5, 12)]
         known "runc": "before 1.2 rro is not known";
     tmpfs_options_are_in_force;
@@ -150,6 +152,26 @@ fn a_recursive_bind_brings_what_is_below(ctx: &Ctx) -> Result {
         );
     }
     Ok(())
+}
+
+fn bind_beside_rbind_takes_nothing_away(ctx: &Ctx) -> Result {
+    for options in [["rbind", "bind"], ["bind", "rbind"]] {
+        let mut bundle = ctx.waiting()?;
+        bundle.mount("bind", "/dev", "/var", &options);
+        let container = ctx.started(&bundle)?;
+        check!(
+            look::mount_at(container.pid, "/var/pts").is_ok(),
+            "/dev/pts did not come along with {options:?}"
+        );
+    }
+    Ok(())
+}
+
+fn options_of_a_cgroup_mount_reach_the_kernel(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.namespace("cgroup", None);
+    bundle.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["ro", "no_such_option"]);
+    ctx.refused(&bundle, &[]).map(drop)
 }
 
 fn a_recursive_read_only_bind_is_read_only_below(ctx: &Ctx) -> Result {

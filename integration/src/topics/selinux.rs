@@ -25,6 +25,7 @@ tests! {
     hooks_in_the_container_have_the_label [SELINUX];
     the_keyring_has_the_label [SELINUX, Need::File("/usr/bin/keyctl")] known "crun": "1.21 gives it the runtime's";
     mounts_have_the_label [SELINUX];
+    an_annotation_says_how_mounts_are_labelled [SELINUX] known "runc": "the annotation is crun's";
     a_mask_has_the_label [SELINUX];
     a_context_of_the_options_stays [SELINUX, Need::Runtime("coracle")];
     long_options_and_a_context_go_together [SELINUX];
@@ -166,6 +167,18 @@ fn the_keyring_has_the_label(ctx: &Ctx) -> Result {
     let output = ctx.run(&bundle)?.succeeded("run")?;
     check_eq!(output.stdout().trim().trim_end_matches('\0'), PROCESS, "label of the session keyring");
     Ok(())
+}
+
+/// Podman's `--security-opt label=nested` has it: the container may then label files itself.
+fn an_annotation_says_how_mounts_are_labelled(ctx: &Ctx) -> Result {
+    let mut bundle = labelled(ctx)?;
+    bundle.set("/annotations", json!({"run.oci.mount_context_type": "rootcontext"}));
+    bundle.mount("tmpfs", "tmpfs", "/var", &["size=1m"]);
+    let container = ctx.started(&bundle)?;
+    let options = look::mount_at(container.pid, "/var")?.super_options.join(",").replace('"', "");
+    check!(options.contains(&format!("rootcontext={MOUNTS}")), "options of the tmpfs: {options}");
+    bundle.set("/annotations", json!({"run.oci.mount_context_type": "somecontext"}));
+    ctx.refused(&bundle, &[]).map(drop)
 }
 
 fn mounts_have_the_label(ctx: &Ctx) -> Result {

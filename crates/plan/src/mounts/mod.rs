@@ -69,7 +69,20 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup_path: String,
     /// `linux.mountLabel`, and the option that gives it to a mount.
     pub(crate) label: Option<CString>,
-    pub(crate) context: CString,
+    /// The option that gives it to a file system.
+    pub(crate) context: &'static CStr,
+}
+
+impl Surroundings<'_> {
+    /// The label and its option.
+    fn labelled(&self) -> (&'static CStr, Option<&CString>) {
+        (self.context, self.label.as_ref())
+    }
+
+    /// Whether a cgroup mount is a new one, and not the host's or a part of it.
+    fn cgroup_is_new(&self) -> bool {
+        self.host.cgroup != CgroupMode::Legacy && self.cgroup_namespace
+    }
 }
 
 /// Decides all mounts, in the listed order.
@@ -105,7 +118,7 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
         words.bind =
             [("bind", false), ("rbind", true)].iter().find(|(k, _)| *k == kind).map(|(_, deep)| *deep);
     }
-    if words.bind.is_some() && !words.remount || kind.starts_with("cgroup") {
+    if words.bind.is_some() && !words.remount || kind.starts_with("cgroup") && !around.cgroup_is_new() {
         for (key, _) in words.parameters.iter().filter(|(key, _)| !FOR_ENGINES.contains(&key.as_c_str())) {
             found.warn(format!("{at}.options: {key:?} means nothing to a mount of this kind; left out"));
         }
@@ -124,7 +137,7 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
             let peer = around.shared_root && out.propagation.iter().any(|(flag, _)| *flag == libc::MS_SHARED);
             bind_kind(asked, Bind { recursive, peer, ..words.links }, at, around, found)
         }
-        (None, "cgroup" | "cgroup2") => cgroup(around, &mut out.fallback),
+        (None, "cgroup" | "cgroup2") => cgroup(around, words.parameters, &mut out.fallback),
         (None, "none") => {
             found.problem(
                 format!("{at}.type"),
@@ -135,12 +148,7 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
             return out;
         }
         (None, other) => {
-            words.parameters.extend(labels::context(
-                &around.context,
-                other,
-                around.label.as_ref(),
-                &words.parameters,
-            ));
+            words.parameters.extend(labels::context(other, around.labelled(), &words.parameters));
             out.label = around.label.clone().filter(|_| other == "mqueue");
             if around.user_namespace && out.label.take().is_some() {
                 // Its root belongs to whoever cloned the ipc namespace, and only the owner may label it.
@@ -181,7 +189,8 @@ fn read_options(asked: &Asked, at: &str, out: &mut Mount, found: &mut Findings) 
             }
             Some(Meaning::Nothing) if key.starts_with(['x', 'X']) => {}
             Some(what) if value.is_none() => match what {
-                Meaning::Bind(recursive) => words.bind = Some(recursive),
+                // Both words together are rbind, in any order: to mount(8) they are flags.
+                Meaning::Bind(recursive) => words.bind = Some(recursive || words.bind == Some(true)),
                 Meaning::Remount => words.remount = true,
                 Meaning::CopyLink => words.links.copy_link = true,
                 Meaning::SourceLink => words.links.nofollow = true,
@@ -266,7 +275,7 @@ fn bind_kind(
     MountKind::Bind(bind)
 }
 
-fn cgroup(around: &Surroundings, fallback: &mut Option<MountKind>) -> MountKind {
+fn cgroup(around: &Surroundings, parameters: Vec<Parameter>, fallback: &mut Option<MountKind>) -> MountKind {
     let bind = |path: String| {
         MountKind::Bind(Bind { source: CString::new(path).unwrap_or_default(), ..Bind::default() })
     };
@@ -274,7 +283,7 @@ fn cgroup(around: &Surroundings, fallback: &mut Option<MountKind>) -> MountKind 
     match around.host.cgroup {
         CgroupMode::Legacy => {
             let mut parameters = vec![(c"mode".into(), Some(c"755".into()))];
-            parameters.extend(labels::context(&around.context, "tmpfs", around.label.as_ref(), &[]));
+            parameters.extend(labels::context("tmpfs", around.labelled(), &[]));
             MountKind::LegacyCgroups(around.cgroup_path.clone(), parameters)
         }
         // A mount of cgroup2 from the first cgroup namespace would reset the options of the host's own (nsdelegate,
@@ -284,7 +293,7 @@ fn cgroup(around: &Surroundings, fallback: &mut Option<MountKind>) -> MountKind 
         _ if !around.cgroup_namespace => below("/sys/fs/cgroup"),
         _ => {
             *fallback = Some(below("/sys/fs/cgroup"));
-            MountKind::Filesystem(c"cgroup2".into(), c"cgroup".into(), Vec::new())
+            MountKind::Filesystem(c"cgroup2".into(), c"cgroup".into(), parameters)
         }
     }
 }
