@@ -362,11 +362,13 @@ pub(crate) fn parse() -> Result<Cli, ExitCode> {
     Ok(cli)
 }
 
-/// Under the name that it was called by: installed in the place of another runtime, it is asked as that one.
+/// Under the name that it was called by: installed in the place of another runtime, it is asked as that one. The last line
+/// names what a build of crun may lack, in its words.
 fn version() -> String {
     let commit = option_env!("CORACLE_COMMIT").unwrap_or("unknown");
     let (name, version) = (usage::name(), env!("CARGO_PKG_VERSION"));
-    format!("{name} version {version}\ncommit: {commit}\nspec: {}\n", features::SPEC_MAX)
+    let parts = "+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF +CRIU";
+    format!("{name} version {version}\ncommit: {commit}\nspec: {}\n{parts}\n", features::SPEC_MAX)
 }
 
 impl Cli {

@@ -246,11 +246,12 @@ fn systemd(global: &Global, host: &mut Host) -> Result<Option<scope::Manager>, S
     Ok(Some(manager))
 }
 
-/// Socket activation: descriptors that were passed to this very process. sd_listen_fds(3).
+/// Socket activation: descriptors that were passed to this very process, or by a caller that named none. sd_listen_fds(3).
 pub(crate) fn listen_fds() -> u32 {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-    match (number("LISTEN_FDS"), number("LISTEN_PID")) {
-        (Some(n), Some(pid)) if pid == std::process::id() => n,
+    let own = std::env::var_os("LISTEN_PID").is_none() || number("LISTEN_PID") == Some(std::process::id());
+    match number("LISTEN_FDS") {
+        Some(n) if own => n,
         _ => 0,
     }
 }

@@ -3,11 +3,12 @@
 use crate::cli::{Global, Outcome};
 use crate::lifecycle::entry;
 use coracle_apply::lifecycle;
-use coracle_state::{Entry, Record};
+use coracle_state::{Entry, Record, Stage};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Prints to standard output; a reader that went away is no error.
 pub(crate) fn print(text: &str) {
@@ -45,9 +46,13 @@ fn describe(entry: &Entry, record: Record) -> Result<State, String> {
     })
 }
 
+/// How long `state` waits for the end of a create that goes on: whoever asks until there is a container wants to hear what
+/// became of it. A hook, for which create waits in turn, hears `creating` then.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// `coracle state`.
 pub(crate) fn state(global: &Global, id: &str) -> Outcome {
-    let entry = entry(global, id)?;
+    let entry = settled(global, id)?;
     let record = match entry.record() {
         Ok(record) => record,
         // Reserved, and nothing more: being created, or left by a create that died at once.
@@ -58,6 +63,18 @@ pub(crate) fn state(global: &Global, id: &str) -> Outcome {
     Ok(0)
 }
 
+fn settled(global: &Global, id: &str) -> Result<Entry, String> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let entry = entry(global, id)?;
+        let created = entry.record().is_ok_and(|record| record.stage == Stage::Created);
+        if created || !entry.busy() || Instant::now() >= end {
+            return Ok(entry);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn unwritten(entry: &Entry) -> Record {
     Record {
         oci_version: "1.0.2".into(),
@@ -65,7 +82,7 @@ fn unwritten(entry: &Entry) -> Record {
         bundle: Default::default(),
         rootfs: Default::default(),
         created: crate::clock::now(),
-        stage: coracle_state::Stage::Creating,
+        stage: Stage::Creating,
         pid: 0,
         start_time: 0,
         cgroup: None,

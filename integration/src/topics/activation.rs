@@ -12,6 +12,7 @@ tests! {
     the_end_of_the_container_ends_the_wait;
     in_a_user_namespace_too known "crun": "1.21 is built without systemd, or names no pid";
     sockets_of_the_caller_are_passed_on;
+    sockets_without_a_process_are_passed_on known "runc": "wants LISTEN_PID";
     sockets_of_another_process_are_not known "crun": "does not ask whose they are";
 }
 
@@ -118,10 +119,11 @@ fn the_end_of_the_container_ends_the_wait(ctx: &Ctx) -> Result {
 }
 
 /// Called as systemd calls it: the socket stands at 3, and the variables name this very process.
-fn sockets(ctx: &Ctx, pid: &str) -> Result<serde_json::Value> {
+fn sockets(ctx: &Ctx, pid: Option<&str>) -> Result<serde_json::Value> {
     let mut bundle = ctx.bundle()?;
     bundle.args(&["/probe", "report"]).write()?;
-    let script = format!("exec 3</etc/hostname; LISTEN_FDS=1 LISTEN_PID={pid} exec \"$@\"");
+    let pid = pid.map_or(String::new(), |pid| format!("LISTEN_PID={pid} "));
+    let script = format!("exec 3</etc/hostname; unset LISTEN_PID; LISTEN_FDS=1 {pid}exec \"$@\"");
     let container = Container::named(ctx, ctx.id(), &bundle.dir);
     let mut command = std::process::Command::new("/bin/sh");
     command.args(["-c", &script, "sh"]).arg(&ctx.runtime).arg("--root").arg(ctx.state_root());
@@ -131,7 +133,15 @@ fn sockets(ctx: &Ctx, pid: &str) -> Result<serde_json::Value> {
 }
 
 fn sockets_of_the_caller_are_passed_on(ctx: &Ctx) -> Result {
-    let report = sockets(ctx, "$$")?;
+    passed_on(&sockets(ctx, Some("$$"))?)
+}
+
+/// By a caller that is no service manager, and means the runtime all the same.
+fn sockets_without_a_process_are_passed_on(ctx: &Ctx) -> Result {
+    passed_on(&sockets(ctx, None)?)
+}
+
+fn passed_on(report: &serde_json::Value) -> Result {
     check_eq!(report["env"]["LISTEN_FDS"], json!("1"), "LISTEN_FDS");
     check_eq!(report["env"]["LISTEN_PID"], json!("1"), "LISTEN_PID");
     check!(report["fds"].to_string().contains("\"3\""), "descriptors: {}", report["fds"]);
@@ -139,7 +149,7 @@ fn sockets_of_the_caller_are_passed_on(ctx: &Ctx) -> Result {
 }
 
 fn sockets_of_another_process_are_not(ctx: &Ctx) -> Result {
-    let report = sockets(ctx, "1")?;
+    let report = sockets(ctx, Some("1"))?;
     check!(report["env"]["LISTEN_FDS"].is_null(), "LISTEN_FDS is {}", report["env"]["LISTEN_FDS"]);
     check!(!report["fds"].to_string().contains("\"3\""), "descriptors: {}", report["fds"]);
     Ok(())

@@ -19,6 +19,7 @@ tests! {
     the_working_directory_is_set;
     a_missing_working_directory_is_made;
     exactly_three_files_are_open;
+    the_callers_pipes_belong_to_the_workload known "runc": "leaves the group";
     preserved_files_are_kept_and_no_others;
     a_leaked_file_does_not_reach_the_workload;
     no_signal_is_blocked;
@@ -275,5 +276,16 @@ fn an_unknown_capability_is_never_granted(ctx: &Ctx) -> Result {
     if container.create(&[]).is_ok() {
         check_eq!(sets(container.pid)?[0] & !KILL, 0, "bounding set beyond CAP_KILL before start");
     }
+    Ok(())
+}
+
+/// So that it can open them anew, as /dev/stdout.
+fn the_callers_pipes_belong_to_the_workload(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("stat -L -c %u:%g /proc/self/fd/1; echo again >/proc/self/fd/1")?;
+    bundle.set("/process/user", json!({"uid": 1000, "gid": 1001})).write()?;
+    let id = ctx.id();
+    let mut command = ctx.command(&["run", "--bundle", path(&bundle.dir), &id]);
+    let output = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).output()?;
+    check_eq!(String::from_utf8_lossy(&output.stdout), "1000:1001\nagain\n", "owner of a pipe");
     Ok(())
 }

@@ -34,7 +34,7 @@ pub(crate) fn bounding(keep: u64, inheritable: u64) -> Result<()> {
 
 /// Becomes the user, keeping capabilities for the step that sets them.
 pub(crate) fn ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
-    own_streams(uid);
+    own_streams(uid, gid);
     creds::set_keepcaps(true).doing(|| "keeping capabilities".into())?;
     if let Some(groups) = groups {
         match creds::setgroups(groups) {
@@ -52,15 +52,16 @@ fn setgroups_is_denied() -> bool {
     crate::probe::text(c"/proc/self/setgroups").trim() == "deny"
 }
 
-/// The workload must be able to open its own standard streams through /proc/self/fd: pipes and terminals become its own.
-/// The host's null device does not, nor does what the kernel refuses.
-fn own_streams(uid: u32) {
+/// The workload must be able to open its own standard streams through /proc/self/fd: pipes and terminals become its own. A
+/// terminal keeps its group, by which others write to it: tty(4). The host's null device stays, and what the kernel refuses.
+fn own_streams(uid: u32, gid: u32) {
     for number in 0..3 {
         let Ok(fd) = fs::inherited(number) else { continue };
         let Ok(stat) = fs::fstat(fd) else { continue };
         let stream = matches!(stat.kind(), libc::S_IFIFO | libc::S_IFCHR | libc::S_IFSOCK);
         if stream && stat.uid != uid && (stat.rdev_major, stat.rdev_minor) != (1, 3) {
-            let _ = fs::fchownat(fd, c"", uid, u32::MAX, libc::AT_EMPTY_PATH);
+            let group = if stat.kind() == libc::S_IFCHR { u32::MAX } else { gid };
+            let _ = fs::fchownat(fd, c"", uid, group, libc::AT_EMPTY_PATH);
         }
     }
 }
