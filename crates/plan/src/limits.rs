@@ -149,15 +149,12 @@ fn check_scheduler(s: &Scheduler, found: &mut Findings) {
     let (runtime, deadline, period) =
         (s.runtime().unwrap_or(0), s.deadline().unwrap_or(0), s.period().unwrap_or(0));
     if *s.policy() == Policy::SchedDeadline {
-        let fits = runtime >= 1024 && runtime <= deadline && (period == 0 || deadline <= period);
-        if !fits {
+        if let Some((field, what)) = misfit(*s.runtime(), *s.deadline(), period) {
             found.problem(
-                at("runtime"),
-                format!(
-                    "runtime {runtime}, deadline {deadline}, period {period} do not ascend from at least 1024"
-                ),
-                "sched_setattr(2), SCHED_DEADLINE",
-                "give nanoseconds with runtime <= deadline <= period",
+                at(field),
+                format!("sched_setattr: `SCHED_DEADLINE` {what}"),
+                "sched_setattr(2)",
+                "give nanoseconds with 1024 <= runtime <= deadline <= period",
             );
         }
         return;
@@ -168,6 +165,27 @@ fn check_scheduler(s: &Scheduler, found: &mut Findings) {
             found.problem(at(field), what, "sched(7)", "remove it, or use SCHED_DEADLINE");
         }
     }
+}
+
+/// What of a deadline's three times the kernel would not take, and where it stands. A period of 0 is the deadline.
+fn misfit(runtime: Option<u64>, deadline: Option<u64>, period: u64) -> Option<(&'static str, String)> {
+    let times = 1024..=i64::MAX as u64;
+    let Some(deadline) = deadline.filter(|d| *d != 0) else {
+        return Some(("deadline", "requires `deadline`".into()));
+    };
+    Some(match runtime {
+        None => ("runtime", "requires `runtime`".into()),
+        Some(0) => ("runtime", "runtime must be greater than 0".into()),
+        Some(n) if !times.contains(&n) => {
+            let (least, most) = times.into_inner();
+            ("runtime", format!("runtime {n} must be between {least} and {most}"))
+        }
+        Some(n) if n > deadline => ("runtime", format!("runtime {n} must be <= deadline {deadline}")),
+        _ if period != 0 && deadline > period => {
+            ("deadline", format!("deadline {deadline} must be <= period {period}"))
+        }
+        _ => return None,
+    })
 }
 
 pub(crate) fn domain_and_memory(spec: &Spec, found: &mut Findings) -> Vec<Step> {

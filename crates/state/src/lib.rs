@@ -113,7 +113,8 @@ impl fmt::Display for Error {
         match self {
             Error::BadId(id) => write!(
                 f,
-                "container id {id:?} is not valid: use letters, digits, _ + - and . (not . or .. alone), at most 255"
+                "invalid container ID format: {id:?}: {}; use letters, digits, _ + - and . (- and . not first), at most 255",
+                fault(id).unwrap_or_default()
             ),
             Error::Missing(id) => write!(f, "container {id:?} does not exist: container does not exist"),
             Error::Exists(id) => {
@@ -147,17 +148,19 @@ pub struct Entry {
 /// Refuses what cannot be one plain name in a directory. In every command, not only create (a peer's delete of `..`
 /// removed its parent directory).
 pub fn check_id(id: &str) -> Result<()> {
+    fault(id).map_or(Ok(()), |_| Err(Error::BadId(id.to_owned())))
+}
+
+/// What is wrong with an id. A point in front is that of directories of the state root which are no container's.
+fn fault(id: &str) -> Option<String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
-    if id.is_empty()
-        || id.len() > 255
-        || id == "."
-        || id == ".."
-        || id.starts_with('-')
-        || !id.chars().all(fine)
-    {
-        return Err(Error::BadId(id.to_owned()));
+    let bad = id.chars().find(|c| !fine(*c)).or(id.chars().next().filter(|c| "-.".contains(*c)));
+    match bad {
+        Some(c) => Some(format!("invalid character {c:?}")),
+        None if id.is_empty() => Some("it is empty".into()),
+        None if id.len() > 255 => Some(format!("it has {} characters", id.len())),
+        None => None,
     }
-    Ok(())
 }
 
 fn c(path: &Path) -> CString {
@@ -347,7 +350,6 @@ pub fn ids(root_path: &Path) -> Result<Vec<String>> {
     let names = fs::read_dir(root.as_fd()).map_err(|e| Error::Io("listing", root_path.into(), e))?;
     let mut ids: Vec<String> =
         names.into_iter().filter_map(|n| n.into_string().ok()).filter(|n| check_id(n).is_ok()).collect();
-    ids.retain(|id| !id.starts_with('.'));
     ids.sort();
     Ok(ids)
 }
@@ -464,7 +466,7 @@ mod tests {
 
     #[test]
     fn ids_that_leave_their_directory_are_refused() {
-        for bad in ["", ".", "..", "a/b", "../x", "/abs", "a\nb", "-f", &"a".repeat(256)] {
+        for bad in ["", ".", "..", ".a", "a/b", "../x", "/abs", "a\nb", "-f", &"a".repeat(256)] {
             assert!(check_id(bad).is_err(), "{bad:?}");
         }
         assert!(check_id("web-1_a.b+c").is_ok());

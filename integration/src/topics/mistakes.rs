@@ -204,7 +204,7 @@ mistakes! {
         "/process/scheduler": {"policy": "SCHED_OTHER", "priority": 5} => "process.scheduler.priority: 5 means nothing to SCHED_OTHER (sched(7)); remove it, or use SCHED_FIFO or SCHED_RR";
         "/process/scheduler": {"policy": "SCHED_FIFO", "priority": 100} => "process.scheduler.priority: 100 is not from 1 to 99, as SCHED_FIFO needs it (sched(7)); correct it";
         "/process/scheduler": {"policy": "SCHED_BATCH", "deadline": 30000} => "process.scheduler.deadline: 30000 means nothing to SCHED_BATCH (sched(7)); remove it, or use SCHED_DEADLINE";
-        "/process/scheduler": {"policy": "SCHED_DEADLINE", "runtime": 40000, "deadline": 30000, "period": 50000} => "process.scheduler.runtime: runtime 40000, deadline 30000, period 50000 do not ascend from at least 1024 (sched_setattr(2), SCHED_DEADLINE); give nanoseconds with runtime <= deadline <= period";
+        "/process/scheduler": {"policy": "SCHED_DEADLINE", "runtime": 40000, "deadline": 30000, "period": 50000} => "process.scheduler.runtime: sched_setattr: `SCHED_DEADLINE` runtime 40000 must be <= deadline 30000 (sched_setattr(2)); give nanoseconds with 1024 <= runtime <= deadline <= period";
         "/process/scheduler": {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_HURRY"]} => "process.scheduler.flags[0]: \"SCHED_FLAG_HURRY\" is not SCHED_FLAG_RESET_ON_FORK, ", " or SCHED_FLAG_UTIL_CLAMP_MAX (config.md, Process); write one of these";
         "/process/ioPriority": {"class": "IOPRIO_CLASS_SOME", "priority": 1} => "process.ioPriority.class: \"IOPRIO_CLASS_SOME\" is not IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE (config.md, Process); write one of these";
         "/process/ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 8} => "process.ioPriority.priority: 8 is not from 0 to 7 (ioprio_set(2)); correct it";
@@ -228,7 +228,6 @@ mistakes! {
         "/linux/namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/proc/self/ns/uts"}] => "entering \"/proc/self/ns/uts\" as the kind of namespace that is asked for: invalid argument (asked for by linux.namespaces[2].path)";
         "/linux/namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/etc/passwd"}] => "entering \"/etc/passwd\" as the kind of namespace that is asked for: invalid argument (asked for by linux.namespaces[2].path)";
         "/linux/namespaces/-": {"path": "/proc/1/ns/user"} => "linux.namespaces[", "].type: is missing (config-linux.md, Namespaces); add it";
-        "/linux/namespaces/-": {"type": "user"} => "linux.uidMappings: a new user namespace needs a map (config-linux.md, User namespace mappings); add one, such as {containerID: 0, hostID: 100000, size: 65536}\nlinux.gidMappings: a new user namespace needs a map (config-linux.md, User namespace mappings); add one, such as {containerID: 0, hostID: 100000, size: 65536}";
         "/linux/uidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}] => "linux.uidMappings: there is no user namespace to map ids in (config-linux.md, User namespace mappings); add a namespace of type user";
         "/linux/namespaces/-": {"type": "user"},
             "/linux/uidMappings": [{"containerID": 0, "hostID": 100000, "size": 0}],
@@ -316,13 +315,12 @@ mistakes! {
         "/linux/resources/network": {"classID": 1} => "linux.resources.network.classID: cgroup v2 has no network classes (config-linux.md, Control groups); remove it, or boot with cgroup v1";
         "/linux/resources/blockIO": {"leafWeight": 10} => "linux.resources.blockIO.leafWeight: cgroup v2 has no leaf weights (config-linux.md, Control groups); remove leafWeight";
         "/linux/resources/memory": {"limit": 20971520, "swap": 10485760} => "linux.resources.memory.swap: 10485760 counts memory and swap together, and is below memory.limit 20971520 (config-linux.md, Control groups); raise it, or lower memory.limit";
-        "/linux/resources/unified": {"../memory.max": "1"} => "linux.resources.unified.../memory.max: is not the name of a file of a cgroup (config-linux.md, Control groups); name a file such as memory.high";
+        "/linux/resources/unified": {"../memory.max": "1"} => "linux.resources.unified.../memory.max: the specified key has not the form CONTROLLER.VALUE `../memory.max` (config-linux.md, Control groups); name a file such as memory.high";
         "/linux/resources/unified": {"memory.max": 1} => "linux.resources.unified.memory.max: 1 is not a string (config-linux.md, Control groups); write a string";
     }
 
     paths {
         "/linux/maskedPaths": ["proc/kcore"] => "linux.maskedPaths[0]: \"proc/kcore\" is not absolute (config-linux.md, Masked Paths); write it from the container's root";
-        "/linux/readonlyPaths": ["/proc/sys", "sys"] => "linux.readonlyPaths[1]: \"sys\" is not absolute (config-linux.md, Readonly Paths); write it from the container's root";
         "/linux/maskedPaths": ["/tmp/.."] => "linux.maskedPaths[0]: is the root file system itself, which a program that runs in it would still see (config-linux.md, Masked Paths); name what is to be hidden";
         "/linux/maskedPaths": ["/a\u{0}b"] => "linux.maskedPaths[0]: holds a NUL byte; remove it";
         "/linux/maskedPaths": "/proc/kcore" => "linux.maskedPaths: \"/proc/kcore\" is not an array (config-linux.md, Masked Paths); write an array";
@@ -349,7 +347,8 @@ mistakes! {
         "/hooks": {"createContainer": [{"path": "/bin/true", "timeout": 0}]} => "hooks.createContainer[0].timeout: 0 is not greater than zero (config.md, POSIX-platform Hooks); remove it for no limit";
         "/hooks": {"poststop": [{"args": ["hook"]}]} => "hooks.poststop[0].path: is missing (config.md, POSIX-platform Hooks); add it";
         "/hooks": {"prestart": [{"path": "/no/such/hook"}]} => "error running prestart hook #0: hook \"/no/such/hook\" could not be run, or ended with exit status 127; it printed: hook \"/no/such/hook\": no such file or directory (asked for by hooks.prestart[0])";
-        "/hooks": {"createRuntime": [{"path": "/bin/false"}]} => "error running createRuntime hook #0: hook \"/bin/false\" failed: exit status 1 (asked for by hooks.createRuntime[0])";
+        "/hooks": {"createRuntime": [{"path": "/bin/true"}]}, "/annotations": {"run.oci.hooks.stdout": "log"} => "annotations[\"run.oci.hooks.stdout\"]: \"log\" is not absolute; name a file of the host, from the root";
+        "/hooks": {"createRuntime": [{"path": "/bin/false"}]} => "error running createRuntime hook #0: \"/bin/false\": createRuntime hook failed with exit code 1 (asked for by hooks.createRuntime[0])";
         "/hooks": {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 1}]} => "error running createRuntime hook #0: hook \"/bin/sleep\" did not end within its timeout of 1 s and was killed (asked for by hooks.createRuntime[0])";
         "/hooks": {"startContainer": {"path": "/bin/true"}} => "hooks.startContainer: {\"path\":\"/bin/true\"} is not an array (config.md, POSIX-platform Hooks); write an array";
         "/hooks": {"poststart": [{"path": "/bin/true", "env": ["A=\u{0}"]}]} => "hooks.poststart[0]: holds a NUL byte; remove it";
@@ -463,32 +462,32 @@ fn container_ids(ctx: &Ctx) -> Result {
             (
                 "create --bundle BUNDLE ..",
                 &[
-                    "container id \"..\" is not valid: use letters, digits, _ + - and . (not . or .. alone), at most 255",
+                    "invalid container ID format: \"..\": invalid character '.'; use letters, digits, _ + - and . (- and . not first), at most 255",
                 ],
             ),
             (
                 "create --bundle BUNDLE a/b",
                 &[
-                    "container id \"a/b\" is not valid: use letters, digits, _ + - and . (not . or .. alone), at most 255",
+                    "invalid container ID format: \"a/b\": invalid character '/'; use letters, digits, _ + - and . (- and . not first), at most 255",
                 ],
             ),
             (
                 "create --bundle BUNDLE ",
                 &[
-                    "container id \"\" is not valid: use letters, digits, _ + - and . (not . or .. alone), at most 255",
+                    "invalid container ID format: \"\": it is empty; use letters, digits, _ + - and . (- and . not first), at most 255",
                 ],
             ),
             (
                 "create --bundle BUNDLE a:b",
                 &[
-                    "container id \"a:b\" is not valid: use letters, digits, _ + - and . (not . or .. alone), at most 255",
+                    "invalid container ID format: \"a:b\": invalid character ':'; use letters, digits, _ + - and . (- and . not first), at most 255",
                 ],
             ),
             (
                 &long,
                 &[
-                    "container id \"",
-                    "\" is not valid: use letters, digits, _ + - and . (not . or .. alone), at most 255",
+                    "invalid container ID format: \"",
+                    "\": it has 256 characters; use letters, digits, _ + - and . (- and . not first), at most 255",
                 ],
             ),
         ],

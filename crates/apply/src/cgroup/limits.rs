@@ -95,7 +95,7 @@ fn explain(errno: Errno, w: &CgroupWrite, dir: &str) -> Failure {
         return Failure::errno(doing, errno).at(&w.origin);
     }
     let doing = format!(
-        "the {} controller is not available in {dir}: there is no {} to write {} to",
+        "the requested cgroup controller `{}` is not available in {dir}: there is no {} to write {} to",
         w.controller, w.file, w.value
     );
     match errno {

@@ -251,7 +251,7 @@ impl Cgroup {
             let refused =
                 |why: &str| Failure::says(format!("--cgroup {one:?}: {why} (below {})", self.dirs[0]));
             if words.contains(&"..") {
-                return Err(refused("bad sub cgroup path"));
+                return Err(refused("bad sub cgroup path: `..` components are not allowed"));
             }
             if self.v2 && (controllers.is_some() || wanted.len() > 1) {
                 return Err(refused("cgroup v2 has one hierarchy: give one path, without controllers"));

@@ -233,7 +233,7 @@ fn unified(r: &LinuxResources, out: &mut Writes, found: &mut Findings) {
         if file.contains(['/', '\0']) || !file.contains('.') || file.starts_with('.') {
             found.problem(
                 &at,
-                "is not the name of a file of a cgroup",
+                format!("the specified key has not the form CONTROLLER.VALUE `{file}`"),
                 SECTION,
                 "name a file such as memory.high",
             );
