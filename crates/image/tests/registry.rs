@@ -182,6 +182,18 @@ fn secrets_stay_with_the_registry() {
     pull_from(&scratch, &server.name(), &password()).unwrap();
     assert!(!elsewhere.requests().is_empty());
     assert_eq!(told(&elsewhere), Vec::<String>::new());
+
+    // A mirror that asks for a password is another server, with which the one for the registry is not tried.
+    let (scratch, image) = (Scratch::new(), Image::new());
+    let mirror = Server::start(|_| status(401, &[("WWW-Authenticate", "Basic realm=\"x\"")]));
+    let server = Server::start(move |r| match r.header("authorization") {
+        Some("Basic bWU6c2VjcmV0") => image.answer(r),
+        _ => status(401, &[("WWW-Authenticate", "Basic realm=\"x\"")]),
+    });
+    let mirrors = vec![format!("127.0.0.1:{}", mirror.port)];
+    pull_from(&scratch, &server.name(), &Options { mirrors, ..password() }).unwrap();
+    assert!(!mirror.requests().is_empty());
+    assert_eq!(told(&mirror), Vec::<String>::new());
 }
 
 #[test]

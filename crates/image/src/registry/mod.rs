@@ -49,7 +49,7 @@ pub fn realm<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<String> {
 pub struct Options {
     /// The file of credentials, instead of the engines' usual ones.
     pub auth_file: Option<PathBuf>,
-    /// `user:password`, instead of any file's.
+    /// `user:password` for the registry itself, instead of any file's; no mirror is told.
     pub password: Option<(String, String)>,
     /// `Some(false)`: any certificate will do, and plain HTTP where there is no TLS.
     pub verify: Option<bool>,
@@ -85,11 +85,13 @@ pub struct Fetched {
 /// Errors: settings that cannot be read; credentials that cannot be had.
 pub fn servers(reference: &Reference, options: &Options) -> Result<Vec<impl FnOnce() -> Result<Registry>>> {
     let endpoints = Settings::read()?.endpoints(reference, &options.mirrors)?;
-    let options = options.clone();
+    let (options, asked) = (options.clone(), reference.registry.clone());
     Ok(endpoints
         .into_iter()
         .map(move |endpoint| {
-            let options = options.clone();
+            // A password that was given is the registry's own: a mirror has one in a file, or none.
+            let own = endpoint.reference.registry == asked;
+            let options = Options { password: options.password.clone().filter(|_| own), ..options.clone() };
             move || {
                 let name = endpoint.reference.registry.clone();
                 Registry::connect(endpoint, &options).doing(|| format!("registry {name}"))
