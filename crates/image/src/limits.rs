@@ -24,6 +24,8 @@ pub struct Limits {
     pub header_bytes: u64,
     /// Bytes of one extended attribute's value.
     pub xattr_bytes: usize,
+    /// Bytes of the names and attributes of all directories, which are held until the last layer is done.
+    pub directory_bytes: u64,
     /// Bytes of all files of all layers, holes counted.
     pub total_bytes: u64,
     /// Times by which a layer may grow when inflated. No real layer comes near; bombs live near 1,000 (deflate's best
@@ -45,6 +47,7 @@ impl Default for Limits {
             name_components: 512,
             header_bytes: 1 << 20,
             xattr_bytes: 64 << 10,
+            directory_bytes: 128 << 20,
             total_bytes: 64 << 30,
             inflate_ratio: 200,
             inflate_free: 1 << 30,

@@ -164,15 +164,22 @@ pub fn beneath(root: BorrowedFd, path: &[u8], flags: i32) -> Result<OwnedFd, Err
 pub fn remove_tree(dir: BorrowedFd, name: &CStr, trash: BorrowedFd) -> Result<()> {
     let mut count = 0u64;
     discard(dir, name, trash, &mut count)?;
+    while each(trash, |name| empty(trash, name, &mut count))? {}
+    Ok(())
+}
+
+/// Does something with each name in a directory; a few are held at a time, for there may be millions. Whether there was
+/// any: when names were removed, another pass finds what the file system passed over.
+pub fn each(dir: BorrowedFd, mut act: impl FnMut(&CStr) -> Result<()>) -> Result<bool> {
+    let open = fs::openat(dir, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    let mut any = false;
     loop {
-        let fd = fs::openat(trash, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        let names = fs::read_dir(fd.as_fd())?;
+        let names = fs::some_names(open.as_fd())?;
         if names.is_empty() {
-            return Ok(());
+            return Ok(any);
         }
-        for name in names {
-            empty(trash, &name, &mut count)?;
-        }
+        any = true;
+        names.iter().try_for_each(|name| act(name))?;
     }
 }
 
@@ -213,9 +220,7 @@ fn empty(trash: BorrowedFd, name: &CStr, count: &mut u64) -> Result<()> {
         }
         Err(e) => return Err(e.into()),
     };
-    for child in fs::read_dir(dir.as_fd())? {
-        discard(dir.as_fd(), &child, trash, count)?;
-    }
+    while each(dir.as_fd(), |child| discard(dir.as_fd(), child, trash, count))? {}
     fs::unlinkat(trash, name, libc::AT_REMOVEDIR).doing(|| "remove a directory")
 }
 

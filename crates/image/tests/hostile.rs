@@ -270,6 +270,28 @@ fn bombs_meet_limits() {
     assert!(e.kind() == Kind::Limit && e.to_string().contains("bomb"), "{e}");
 }
 
+/// Directories are held until the end, each with a name and attributes of its own: there is a limit on that too.
+#[test]
+fn directories_do_not_fill_the_memory() {
+    let scratch = Scratch::new();
+    let limits = Limits { directory_bytes: 500_000, ..Limits::default() };
+    let attribute = vec![b'x'; 60_000];
+    let with = |t: Tar, name: &str| t.pax(&[("SCHILY.xattr.user.x", &attribute)]).dir(name);
+    let same = (0..20).fold(Tar::new(), |t, _| with(t, "d"));
+    let many = (0..20).fold(Tar::new(), |t, i| with(t, &i.to_string()));
+    let named = (0..200).fold(Tar::new(), |t, i| {
+        t.pax(&[("path", format!("{}/{i}", vec!["n".repeat(250); 15].join("/")).as_bytes())]).dir("x")
+    });
+    // What comes again takes the place of what was held; whether a file system takes so long a value is another matter.
+    if let Err(e) = scratch.unpack_with(&Image::of(&[same.end()]), &limits) {
+        assert_ne!(e.kind(), Kind::Limit, "{e}");
+    }
+    for layer in [many, named] {
+        let e = scratch.unpack_with(&Image::of(&[layer.end()]), &limits).unwrap_err();
+        assert_eq!(e.kind(), Kind::Limit, "{e}");
+    }
+}
+
 /// Cut off anywhere, or with one bit turned: an error, at once, and nothing is left.
 #[test]
 fn damaged_layers() {

@@ -244,6 +244,26 @@ fn hostile_outer_archives() {
     assert!(attempt(turned.as_bytes()).is_err(), "a configuration that is not what its name says");
 }
 
+/// A compressed archive goes into a temporary file: not however much it inflates to.
+#[test]
+fn compressed_archives_are_no_bombs() {
+    let scratch = Scratch::new();
+    let file = scratch.path.join("saved.tar.gz");
+    let layer = Tar::new().file("f", "1").end();
+    let plain = docker_archive(&[("a", &layer)], &Image::of(&[layer.clone()]).config, json!([]));
+    let limits = Limits { inflate_free: 1 << 20, ..Limits::default() };
+    let attempt = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        scratch.unpack_from(file.to_str().unwrap(), &Query::default(), &limits)
+    };
+    attempt(&gzip(&plain)).unwrap();
+    let zeros = vec![0; 16 << 20];
+    for bomb in [gzip(&zeros), zstd::encode_all(&zeros[..], 3).unwrap()] {
+        let e = attempt(&bomb).unwrap_err();
+        assert!(e.kind() == Kind::Limit && e.to_string().contains("bomb"), "{e}");
+    }
+}
+
 #[test]
 fn indexes_platforms_and_tags() {
     let scratch = Scratch::new();

@@ -291,18 +291,31 @@ pub fn umask(mask: u32) -> u32 {
     unsafe { libc::umask(mask) }
 }
 
-/// `ssize_t getdents64(int fd, void *dirp, size_t count)`, getdents(2): the names in an open directory without `.` and
-/// `..`, from its current position.
+/// All names in an open directory without `.` and `..`, from its current position.
 pub fn read_dir(fd: BorrowedFd) -> Result<Vec<CString>> {
-    let (mut names, mut buffer) = (Vec::new(), vec![0u8; 32 * 1024]);
+    let mut names = Vec::new();
     loop {
+        let mut more = some_names(fd)?;
+        if more.is_empty() {
+            return Ok(names);
+        }
+        names.append(&mut more);
+    }
+}
+
+/// `ssize_t getdents64(int fd, void *dirp, size_t count)`, getdents(2): the next names in an open directory without `.`
+/// and `..`, at most 32 KiB of them; none at its end.
+pub fn some_names(fd: BorrowedFd) -> Result<Vec<CString>> {
+    let (mut names, mut buffer) = (Vec::new(), vec![0u8; 32 * 1024]);
+    while names.is_empty() {
         // SAFETY: the buffer is writable for the length given.
         let n = unsafe { syscall!(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) }?;
         if n == 0 {
-            return Ok(names);
+            break;
         }
         add_names(&buffer[..n], &mut names).ok_or(Errno::EIO)?;
     }
+    Ok(names)
 }
 
 /// struct linux_dirent64: inode 8, offset 8, length 2, type 1, name. Nothing when an entry is not whole.

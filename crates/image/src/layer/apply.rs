@@ -5,11 +5,11 @@
 //! attributes and times then: what is put into them would change the times, and a read-only one could not be filled.
 
 use super::lower::{Lower, Made};
-use super::whiteout::{Fresh, Meaning, meaning};
+use super::whiteout::{Fresh, Meaning, Names, meaning};
 use crate::error::{Doing, Error, Kind, Result, fail, shown};
 use crate::limits::Limits;
 use crate::names::Place;
-use crate::rootfs::{Directory, Rootfs};
+use crate::rootfs::{self, Directory, Rootfs};
 use crate::tar::{Entry, Input, Reader, What};
 use coracle_sys::{Errno, fs, libc};
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,17 @@ pub(super) struct Late {
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Late {
+    fn bytes(&self) -> u64 {
+        let attributes: usize = self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        (self.path.len() + attributes) as u64
+    }
+}
+
+fn late(path: Vec<u8>, entry: Entry) -> Late {
+    Late { path, mode: entry.mode, mtime: entry.mtime, xattrs: entry.xattrs }
+}
+
 /// Applies layers, base first.
 pub struct Applier {
     rootfs: Rootfs,
@@ -76,10 +87,12 @@ pub struct Applier {
     style: Style,
     limits: Limits,
     late: HashMap<u64, Late>,
+    /// Bytes of names and attributes in `late`.
+    late_bytes: u64,
     /// `None` for the base layer, which has nothing below it.
     fresh: Option<Fresh>,
-    /// Names hidden by this layer in overlay style: (directory, name).
-    hidden: std::collections::HashSet<(u64, CString)>,
+    /// Names hidden by this layer in overlay style.
+    hidden: Names,
     /// What the layers below show together, in overlay style; `None` for the base layer.
     lower: Option<Lower>,
     summary: Summary,
@@ -100,8 +113,9 @@ impl Applier {
             style,
             limits: limits.clone(),
             late: HashMap::new(),
+            late_bytes: 0,
             fresh: None,
-            hidden: Default::default(),
+            hidden: Names::default(),
             lower: lower.map(Lower::new),
             summary: Summary::default(),
         }
@@ -109,7 +123,7 @@ impl Applier {
 
     /// Applies one layer and hands its stream back, behind the archive's end.
     pub fn layer<I: Input>(&mut self, tar: I, base: bool) -> Result<I> {
-        self.fresh = (!base && self.style == Style::Flat).then(Fresh::new);
+        self.fresh = (!base && self.style == Style::Flat).then(Fresh::default);
         let mut reader = Reader::new(tar, &self.limits);
         while let Some(entry) = reader.next_entry()? {
             self.count(&entry)?;
@@ -171,9 +185,8 @@ impl Applier {
         }
         let root = self.rootfs.directory(b"")?;
         self.own(root.fd(), c"", &entry, libc::AT_EMPTY_PATH)?;
-        self.keep_late(root.ino, Vec::new(), entry);
         self.summary.has_root = true;
-        Ok(())
+        self.keep_late(root.ino, late(Vec::new(), entry))
     }
 
     fn make<I: Input>(&mut self, place: Place, entry: Entry, reader: &mut Reader<I>) -> Result<()> {
@@ -226,7 +239,7 @@ impl Applier {
             if opaque {
                 self.mark_opaque(directory.fd(), c".")?;
             }
-            self.late.insert(directory.ino, late);
+            self.keep_late(directory.ino, late)?;
         }
         self.rootfs.remember(path, &directory);
         Ok(Some(directory))
@@ -265,14 +278,13 @@ impl Applier {
         if let Some(fresh) = &mut self.fresh {
             if made { fresh.add_clean(ino) } else { fresh.add_listed(ino) }
         }
-        if self.hidden.contains(&(parent.ino, place.name.clone())) {
+        if self.hidden.has(parent.ino, name) {
             self.mark_opaque(dir, name)?;
             if let Some(lower) = &mut self.lower {
                 lower.cut(ino);
             }
         }
-        self.keep_late(ino, place.path(), entry);
-        Ok(())
+        self.keep_late(ino, late(place.path(), entry))
     }
 
     /// Makes a directory; false when there is one already. Anything else, a link too, is replaced.
@@ -288,8 +300,18 @@ impl Applier {
         Ok(true)
     }
 
-    fn keep_late(&mut self, ino: u64, path: Vec<u8>, entry: Entry) {
-        self.late.insert(ino, Late { path, mode: entry.mode, mtime: entry.mtime, xattrs: entry.xattrs });
+    fn keep_late(&mut self, ino: u64, late: Late) -> Result<()> {
+        self.late_bytes += late.bytes();
+        let before = self.late.insert(ino, late);
+        self.late_bytes -= before.map_or(0, |late| late.bytes());
+        if self.late_bytes > self.limits.directory_bytes {
+            fail!(
+                Limit,
+                "the names and attributes of the image's directories have more than {} bytes",
+                self.limits.directory_bytes
+            );
+        }
+        Ok(())
     }
 
     fn file<I: Input>(
@@ -484,17 +506,23 @@ impl Applier {
         if depth > self.limits.name_components {
             fail!(Limit, "a tree of more than {} directories", self.limits.name_components);
         }
-        let open = fs::openat(dir, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        for name in fs::read_dir(open.as_fd())? {
-            let stat = fs::fstatat(open.as_fd(), &name, libc::AT_SYMLINK_NOFOLLOW)?;
-            let is_fresh = self.fresh.as_ref().is_some_and(|f| f.has_name(ino, &name));
-            if stat.kind() == libc::S_IFDIR {
-                self.purge_child(open.as_fd(), &name, stat.ino, depth + 1)?;
-            } else if !is_fresh {
-                self.rootfs.remove(open.as_fd(), &name)?;
+        loop {
+            let mut removed = false;
+            rootfs::each(dir, |name| {
+                let stat = fs::fstatat(dir, name, libc::AT_SYMLINK_NOFOLLOW)?;
+                let is_fresh = self.fresh.as_ref().is_some_and(|f| f.has_name(ino, name));
+                if stat.kind() == libc::S_IFDIR {
+                    self.purge_child(dir, name, stat.ino, depth + 1)?;
+                } else if !is_fresh {
+                    removed = true;
+                    self.rootfs.remove(dir, name)?;
+                }
+                Ok(())
+            })?;
+            if !removed {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Removes what lower layers have in a directory, and the directory unless this layer has named or filled it.
@@ -518,7 +546,7 @@ impl Applier {
         // Over nothing there is nothing to hide.
         let Some(parent) = self.parent_over(&place.parent, false)? else { return Ok(()) };
         let Some(lower) = &mut self.lower else { return Ok(()) };
-        if !self.hidden.insert((parent.ino, name.to_owned())) {
+        if !self.hidden.add(parent.ino, name) {
             return Ok(());
         }
         match fs::mknodat(parent.fd(), name, libc::S_IFCHR, 0, 0) {

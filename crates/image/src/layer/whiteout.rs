@@ -51,28 +51,41 @@ pub(super) fn meaning(place: &Place) -> Result<Meaning> {
     Ok(Meaning::Hide(CString::new(hidden).expect("a place's name holds no NUL")))
 }
 
+/// Names in directories: as hashes, for 64 bits under a random key keep two million of any length in 32 MB.
+#[derive(Default)]
+pub(super) struct Names {
+    hashes: HashSet<u64>,
+    key: RandomState,
+}
+
+impl Names {
+    /// Adds one; true if it is new.
+    pub(super) fn add(&mut self, dir: u64, name: &CStr) -> bool {
+        self.hashes.insert(self.key.hash_one((dir, name)))
+    }
+
+    pub(super) fn has(&self, dir: u64, name: &CStr) -> bool {
+        self.hashes.contains(&self.key.hash_one((dir, name)))
+    }
+}
+
 /// What the layer in hand has brought.
+#[derive(Default)]
 pub(super) struct Fresh {
-    /// Hashes of (directory, name): 64 bits under a random key keep two million names in 32 MB.
-    names: HashSet<u64>,
+    names: Names,
     /// Directories in which nothing of a lower layer is left, by inode.
     clean: HashSet<u64>,
     /// Directories of lower layers that this layer names, by inode: they stay, even when empty.
     listed: HashSet<u64>,
-    key: RandomState,
 }
 
 impl Fresh {
-    pub(super) fn new() -> Self {
-        Self { names: HashSet::new(), clean: HashSet::new(), listed: HashSet::new(), key: RandomState::new() }
-    }
-
     pub(super) fn add_name(&mut self, dir: u64, name: &CStr) {
-        self.names.insert(self.key.hash_one((dir, name)));
+        self.names.add(dir, name);
     }
 
     pub(super) fn has_name(&self, dir: u64, name: &CStr) -> bool {
-        self.names.contains(&self.key.hash_one((dir, name)))
+        self.names.has(dir, name)
     }
 
     /// Says that a directory holds nothing of lower layers.

@@ -7,7 +7,7 @@
 use super::Files;
 use crate::blob::{Blob, Walk};
 use crate::error::{Doing, Error, Kind, Result, fail, shown};
-use crate::layer::inflate::{Compression, Limited, inflater};
+use crate::layer::inflate::{Compression, inflater};
 use crate::limits::Limits;
 use crate::names::Place;
 use crate::tar::{Entry, Reader, What};
@@ -15,10 +15,11 @@ use coracle_sys::{fs, libc};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The most entries of an outer archive: two for each of the most layers, and room.
 const MOST_ENTRIES: usize = 16 << 10;
@@ -128,19 +129,54 @@ fn plain(file: File, length: u64, limits: &Limits) -> Result<File> {
     }
 }
 
-/// Inflates into an unnamed file.
+/// Inflates into an unnamed file. The limit grows with what has been read: of standard input nobody knows how much comes.
 fn spool(source: impl Read + Send, limits: &Limits) -> Result<File> {
     let mut file = unnamed()?;
-    io::copy(&mut Limited::new(inflater(source)?, limits.total_bytes), &mut file)?;
-    Ok(file)
+    let read = AtomicU64::new(0);
+    let mut plain = inflater(Counted { inner: source, read: &read })?;
+    let (mut buffer, mut done) = (vec![0; 128 << 10], 0);
+    loop {
+        let n = plain.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(file);
+        }
+        done += n as u64;
+        if done > limits.inflated(read.load(Ordering::Relaxed)) {
+            fail!(
+                Limit,
+                "inflates to {done} bytes and more, which looks like a bomb; --max-size allows more"
+            );
+        }
+        file.write_all(&buffer[..n]).doing(|| "write a temporary file")?;
+    }
 }
 
-/// A temporary file without a name: nothing is left of it after any death.
+/// Counts what is read through it.
+struct Counted<'a, R> {
+    inner: R,
+    read: &'a AtomicU64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.read.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+/// A temporary file without a name: nothing is left of it after any death. In TMPDIR, else where large files go
+/// (file-hierarchy(7): /tmp is often in memory).
 fn unnamed() -> Result<File> {
-    let dir = std::env::temp_dir();
-    let doing = || format!("make a temporary file in {}", dir.display());
-    let path = CString::new(dir.clone().into_os_string().into_vec())
-        .map_err(|_| Error::new(Kind::Usage, "a NUL in TMPDIR"))?;
-    let open = |cwd: BorrowedFd| fs::openat(cwd, &path, libc::O_RDWR | libc::O_TMPFILE, 0o600);
-    Ok(open(fs::cwd()).doing(doing)?.into())
+    let own = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
+    let places = own.map_or_else(|| vec!["/var/tmp".into(), "/tmp".into()], |dir| vec![dir]);
+    let mut failed = Error::new(Kind::NotFound, "there is no directory for temporary files");
+    for dir in places {
+        let path = CString::new(dir.as_bytes()).map_err(|_| Error::new(Kind::Usage, "a NUL in TMPDIR"))?;
+        match fs::openat(fs::cwd(), &path, libc::O_RDWR | libc::O_TMPFILE, 0o600) {
+            Ok(file) => return Ok(file.into()),
+            Err(e) => failed = Error::from(e).within(format!("make a temporary file in {}", dir.display())),
+        }
+    }
+    Err(failed)
 }
