@@ -3,6 +3,9 @@
 #![allow(missing_docs)]
 
 mod common;
+#[path = "../../../fuzz/targets.rs"]
+#[allow(dead_code)]
+mod targets;
 use common::{Scratch, Tar};
 use coracle_image::limits::Limits;
 use coracle_image::manifest::{Document, ImageConfig};
@@ -198,4 +201,16 @@ fn kept_layers_are_listed_like_gnu_tar_and_python() {
         read += 1;
     }
     assert!(read >= 5, "only {read} were read; refused: {refused:?}");
+}
+
+/// Entries of every kind, with names and targets that lead out, in any order and over several layers; by the first wall
+/// alone.
+#[test]
+fn layers_at_random_touch_nothing_outside() {
+    let mut numbers = Numbers(0x5eed);
+    for _ in 0..3000 {
+        let length = numbers.below(120);
+        let spelt: Vec<u8> = (0..length).map(|_| numbers.below(256) as u8).collect();
+        targets::tree(&spelt);
+    }
 }
