@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::BorrowedFd;
 
 /// Which parts of the wall stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wall {
     /// Landlock holds the thread.
     pub landlock: bool,

@@ -25,7 +25,7 @@ const DIGITS: usize = 24;
 const MOST: usize = 127;
 
 /// The chain ids of layers, base first.
-pub(super) fn chain(diff_ids: &[Digest]) -> Vec<Digest> {
+pub(crate) fn chain(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut all: Vec<Digest> = Vec::new();
     for diff_id in diff_ids {
         let id = match all.last() {
