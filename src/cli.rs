@@ -192,6 +192,13 @@ enum Command {
         #[arg(default_value = "SIGTERM")]
         signal: String,
     },
+    /// End a container: with the signal that its image wants (else SIGTERM), and by force when that has not helped
+    Stop {
+        /// Seconds to wait before SIGKILL
+        #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+        time: u32,
+        id: String,
+    },
     /// Delete a container
     Delete {
         /// Kill it first if it runs; no error if it does not exist
@@ -382,6 +389,7 @@ impl Cli {
             Command::Start { id } => lifecycle::start(global, id),
             Command::State { id } => inspect::state(global, id),
             Command::Kill { all, regex, id, signal } => lifecycle::kill(global, (id, *regex), signal, *all),
+            Command::Stop { time, id } => lifecycle::stop(global, id, *time),
             Command::Delete { force, regex, id } => lifecycle::delete(global, (id, *regex), *force),
             Command::List { format, quiet } => inspect::list(global, format == "json", *quiet),
             Command::Pause { id } => lifecycle::pause(global, id, true),

@@ -1,10 +1,12 @@
-//! start, kill, delete, pause, resume.
+//! start, kill, stop, delete, pause, resume.
 
 use crate::cli::{Global, Outcome};
 use coracle_apply::failure::Failure;
 use coracle_apply::{lifecycle, notify};
 use coracle_plan::steps::Hooks;
 use coracle_state::{Entry, Error};
+use coracle_sys::libc::POLLIN;
+use coracle_sys::poll;
 use std::os::fd::AsFd;
 
 /// Finds a container.
@@ -78,12 +80,51 @@ fn number(word: &str) -> Result<i32, String> {
     }
     let upper = word.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(n) =
-        name.strip_prefix("RTMIN").map(|rest| rest.trim_start_matches('+').parse::<i32>().unwrap_or(0))
-    {
-        return Ok(34 + n);
+    // signal(7), "Real-time signals", as the C library numbers them.
+    for (base, first) in [("RTMIN", 34), ("RTMAX", 64)] {
+        let Some(rest) = name.strip_prefix(base) else { continue };
+        let offset = if rest.is_empty() { Some(0) } else { rest.parse::<i32>().ok() };
+        let number = offset.and_then(|offset| offset.checked_add(first));
+        return number.filter(|n| (34..=64).contains(n)).ok_or_else(unknown);
     }
     coracle_sys::signal::number(name).ok_or_else(unknown)
+}
+
+/// The annotation with the signal that an image wants its program ended by: Image specification, conversion.md.
+const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
+/// How long a killed init may take to be gone, in milliseconds.
+const DEATH: i32 = 10_000;
+
+/// `coracle stop`: no error for a container that has ended already.
+pub(crate) fn stop(global: &Global, id: &str, seconds: u32) -> Outcome {
+    let entry = entry(global, id)?;
+    let spec = spec(&entry);
+    let place = spec.as_ref().and_then(crate::image::place);
+    let annotations = spec.as_ref().and_then(|spec| spec.annotations().as_ref());
+    let wanted = annotations.and_then(|all| all.get(STOP_SIGNAL)).map_or("SIGTERM", |signal| signal);
+    let signal = number(wanted).ok().filter(|n| *n != 0).unwrap_or_else(|| {
+        crate::log::warnings(
+            global,
+            &[format!("the image wants to be stopped by {wanted:?}, which is no signal: SIGTERM")],
+        );
+        coracle_sys::libc::SIGTERM
+    });
+    let record = entry.record().map_err(|e| e.to_string())?;
+    if let Some(init) = record.init().map_err(|e| e.to_string())? {
+        let patience = i32::try_from(u64::from(seconds) * 1000).unwrap_or(i32::MAX);
+        for (signal, patience) in [(signal, patience), (coracle_sys::libc::SIGKILL, DEATH)] {
+            let sent = lifecycle::kill(&entry, signal, false);
+            let ended = poll::poll(&[(init.pidfd.as_fd(), POLLIN)], patience);
+            if ended.map_err(|e| format!("waiting for the end of {id}: {e}"))?[0] != 0 {
+                break;
+            }
+            sent.map_err(|f| f.to_string())?;
+            if signal == coracle_sys::libc::SIGKILL {
+                return Err(format!("{id} is still there {} s after SIGKILL", DEATH / 1000));
+            }
+        }
+    }
+    place.map_or(Ok(()), |place| crate::image::ended(global, &place)).map(|()| 0)
 }
 
 /// `coracle delete`.

@@ -17,7 +17,7 @@ use std::io::Write;
 use std::sync::Mutex;
 
 pub(crate) use inspect::{InspectArgs, inspect};
-pub(crate) use run::{RunArgs, forget, place, run};
+pub(crate) use run::{RunArgs, ended, forget, place, run};
 pub(crate) use store::{ImagesArgs, PullArgs, RmiArgs, images, pull_image, rmi};
 pub(crate) use unpack::{UnpackArgs, unpack};
 

@@ -253,32 +253,44 @@ pub(crate) fn place(spec: &Spec) -> Option<PathBuf> {
     spec.annotations().as_ref()?.get(front::PLACE).map(PathBuf::from)
 }
 
-/// Removes the directory of a container that is no more.
+/// Removes the directory of a container that is no more, unless the command that made it still holds it and will.
 pub(crate) fn forget(place: &Path) -> Result<(), String> {
     let Some((store, id)) = containers::of_bundle(place) else { return Ok(()) };
-    network::stop(place);
-    let store = Store::open(&store).map_err(|e| e.to_string())?;
-    front::forget(&store, &id).map_err(|e| e.to_string())
+    clear(&Store::open(&store).map_err(|e| e.to_string())?, Some(&id))
+}
+
+/// Removes a container that was to go with its program, now that this has ended; any other stays.
+pub(crate) fn ended(global: &Global, place: &Path) -> Result<(), String> {
+    let Some((store, _)) = containers::of_bundle(place) else { return Ok(()) };
+    sweep(global, &Store::open(&store).map_err(|e| e.to_string())?)
 }
 
 /// Removes what interrupted commands have left in a store, and what was to go with its program.
 pub(crate) fn sweep(global: &Global, store: &Store) -> Result<(), String> {
-    let exists = |state: &Path, id: &str| {
-        let Ok(entry) = Entry::open(state, id) else { return false };
-        let Ok(record) = entry.record() else { return true };
-        let own = store.container_path(id);
-        let ended = coracle_apply::lifecycle::status(&entry, &record).is_ok_and(|(s, _)| s == "stopped");
-        let gone = record.bundle == own
-            && ended
-            && store.containers().is_ok_and(|all| all.iter().any(|c| c.id == id && c.remove));
-        // One of the same name that is not of this store does not keep the directory.
-        record.bundle == own && !(gone && crate::lifecycle::remove(global, &entry, true).is_ok())
-    };
-    for id in store.leftovers(exists).map_err(|e| e.to_string())? {
-        network::stop(&store.container_path(&id));
-        if store.container_path(&id).exists() {
-            front::forget(store, &id).map_err(|e| e.to_string())?;
+    for container in store.passing().map_err(|e| e.to_string())? {
+        let Ok(entry) = Entry::open(&container.state, &container.id) else { continue };
+        let own = entry.record().is_ok_and(|record| {
+            let ended = coracle_apply::lifecycle::status(&entry, &record).is_ok_and(|(s, _)| s == "stopped");
+            ended && record.bundle == store.container_path(&container.id)
+        });
+        if own {
+            // Best effort: someone else may be sweeping too.
+            let _ = crate::lifecycle::remove(global, &entry, true);
         }
+    }
+    clear(store, None)
+}
+
+/// Removes directories without a container, or this one's only.
+fn clear(store: &Store, only: Option<&str>) -> Result<(), String> {
+    let exists = |state: &Path, id: &str| {
+        let entry = Entry::open(state, id);
+        // One of the same name that is not of this store does not keep the directory.
+        entry.is_ok_and(|e| e.record().map_or(true, |record| record.bundle == store.container_path(id)))
+    };
+    for left in store.leftovers(only, exists).map_err(|e| e.to_string())? {
+        network::stop(&store.container_path(&left.name));
+        front::forget(store, &left.name).map_err(|e| e.to_string())?;
     }
     Ok(())
 }

@@ -167,14 +167,14 @@ pub fn make(
 /// The annotation by which `delete` finds a container's directory in a store. No image can set it.
 pub const PLACE: &str = "coracle.container";
 
-/// Removes a container's directory.
+/// Removes a container's directory, which the caller has reserved or claimed ([`Store::leftovers`]).
 pub fn forget(store: &Store, id: &str) -> Result<()> {
     rootless::workshop(own_ids().as_ref(), || store.forget_container(id))
 }
 
-/// Removes a bundle, whose files may be of the caller's subordinate ids. Errors: it is none (no config.json or no rootfs).
+/// Removes a bundle, or what is left of an unpacking; its files may be of the caller's subordinate ids. Errors: it is none.
 pub fn remove_bundle(bundle: &Path) -> Result<()> {
-    if !bundle.join("config.json").is_file() || !bundle.join("rootfs").is_dir() {
+    if !bundle::is_one(bundle) {
         return Err(Error::new(Kind::Usage, format!("{} is no bundle: it is left alone", bundle.display())));
     }
     match own_ids() {

@@ -19,9 +19,14 @@ use crate::harness::{
 };
 
 const OURS: Need = Need::Runtime("coracle");
+const RUNC: &str = "/usr/sbin/runc";
+const CRUN: &str = "/usr/bin/crun";
+const SCRIPT: &str = "/usr/bin/script";
 
 tests! {
     an_unpacked_image_runs_unedited [OURS];
+    runc_runs_an_unpacked_image_unedited [OURS, Need::File(RUNC), Need::File(SCRIPT)];
+    crun_runs_an_unpacked_image_unedited [OURS, Need::File(CRUN), Need::File(SCRIPT), Need::Capability("CAP_SYS_RESOURCE", 24)];
     one_step_from_image_to_exit_status [OURS];
     layers_are_kept_once_and_nothing_stays_mounted [OURS];
     a_layer_keeps_what_lower_ones_say_of_its_directories [OURS];
@@ -29,6 +34,9 @@ tests! {
     what_a_container_removes_comes_back_for_the_next [OURS];
     the_whole_life_of_a_container_from_an_image [OURS];
     an_image_in_use_keeps_its_layers [OURS];
+    an_image_says_how_it_is_stopped [OURS];
+    an_unknown_user_keeps_what_was_unpacked [OURS];
+    runs_removals_and_deaths_at_once [OURS];
     host_directories_are_bound [OURS];
     volumes_under_a_readonly_root [OURS];
     without_overlayfs_there_is_a_copy [OURS];
@@ -41,11 +49,16 @@ tests! {
     what_cannot_run_leaves_nothing [OURS];
     nobody_else_looks_into_bundles_and_stores [OURS];
     as_a_user_an_unpacked_image_runs_unedited [OURS, Need::Unprivileged];
+    as_a_user_runc_runs_an_unpacked_image_unedited [OURS, Need::Unprivileged, Need::File(RUNC), Need::File(SCRIPT)];
+    as_a_user_crun_runs_an_unpacked_image_unedited [OURS, Need::Unprivileged, Need::File(CRUN), Need::File(SCRIPT)];
     as_a_user_one_step_from_image_to_exit_status [OURS, Need::Unprivileged];
     as_a_user_a_layer_keeps_what_lower_ones_say_of_its_directories [OURS, Need::Unprivileged];
     as_a_user_the_whole_life_of_a_container_from_an_image [OURS, Need::Unprivileged];
     as_a_user_killed_at_any_moment_the_next_run_succeeds [OURS, Need::Unprivileged];
     as_a_user_host_directories_are_bound [OURS, Need::Unprivileged];
+    as_a_user_an_image_says_how_it_is_stopped [OURS, Need::Unprivileged];
+    as_a_user_an_unknown_user_keeps_what_was_unpacked [OURS, Need::Unprivileged];
+    as_a_user_runs_removals_and_deaths_at_once [OURS, Need::Unprivileged];
     as_a_user_volumes_under_a_readonly_root [OURS, Need::Unprivileged];
     as_a_user_a_terminal_when_asked_for [OURS, Need::Unprivileged];
     as_a_user_owners_are_the_images [OURS, Need::Unprivileged];
@@ -67,6 +80,39 @@ fn an_unpacked_image_runs_unedited(ctx: &Ctx) -> Result {
     let output = call(ctx, &["run", "--bundle", &bundle, &ctx.id()])?;
     check_eq!(output.code, 3, "exit status ({})", output.stderr());
     check_eq!(output.stdout().trim(), "blue", "output");
+    Ok(())
+}
+
+fn runc_runs_an_unpacked_image_unedited(ctx: &Ctx) -> Result {
+    a_peer_runs_an_unpacked_image_unedited(ctx, RUNC)
+}
+
+fn crun_runs_an_unpacked_image_unedited(ctx: &Ctx) -> Result {
+    a_peer_runs_an_unpacked_image_unedited(ctx, CRUN)
+}
+
+/// config.json holds nothing that only Coracle understands; with a terminal and without.
+fn a_peer_runs_an_unpacked_image_unedited(ctx: &Ctx, peer: &str) -> Result {
+    let image = image(ctx, "test -t 0 && echo $COLOUR $TERM || echo $COLOUR; id -u; exit 3")?;
+    for (bundle, tty, said) in
+        [("plain", None, "blue\n0\n"), ("terminal", Some("--tty"), "blue xterm\r\n0\r\n")]
+    {
+        call(ctx, &[&["unpack"], tty.as_slice(), &[&image, bundle]].concat())?.succeeded("unpack")?;
+        let words =
+            format!("{peer} --root {} run --bundle {bundle} {}", ctx.dir.join("peer").display(), ctx.id());
+        let mut run = Command::new("sh");
+        match tty {
+            None => run.args(["-c", &words]),
+            Some(_) => run.args([
+                "-c",
+                &format!("exec {SCRIPT} --quiet --return --flush --command '{words}' /dev/null"),
+            ]),
+        };
+        run.current_dir(&ctx.dir).stdin(Stdio::null());
+        let output = ctx.finish(run)?;
+        check_eq!(output.code, 3, "{peer}, {bundle}: {} {}", output.stdout(), output.stderr());
+        check!(output.stdout().ends_with(said), "{peer}, {bundle}: {:?}", output.stdout());
+    }
     Ok(())
 }
 
@@ -188,14 +234,184 @@ fn the_whole_life_of_a_container_from_an_image(ctx: &Ctx) -> Result {
 
 fn an_image_in_use_keeps_its_layers(ctx: &Ctx) -> Result {
     let image = image(ctx, "sleep 100")?;
-    let id = ctx.id();
+    // The store's own names begin with a dot, and so may a container's.
+    for id in [ctx.id(), format!(".{}", ctx.id())] {
+        run(ctx, &[&image, "-d", "--name", &id])?.succeeded("run --image")?;
+        let _stopped = container::Container::named(ctx, id.clone(), &ctx.dir);
+        call(ctx, &["rmi", "--all"])?.succeeded("rmi")?;
+        check_eq!(kept(ctx, "layers")?.len(), 1, "layers of a running container");
+        let output = call(ctx, &["exec", &id, "/bin/ls", "/etc/passwd"])?;
+        check_eq!(output.code, 0, "exec after rmi ({})", output.stderr());
+        call(ctx, &["delete", "--force", &id])?.succeeded("delete")?;
+        let left = fs::read_dir(store(ctx).join("containers"))?.count();
+        check_eq!(left, 0, "directories of containers after delete");
+    }
+    Ok(())
+}
+
+/// Image specification, config.md, "StopSignal": `stop` sends it, and SIGKILL to who does not heed it.
+fn an_image_says_how_it_is_stopped(ctx: &Ctx) -> Result {
+    let out = ctx.dir.join("out");
+    fs::create_dir_all(&out)?;
+    let volume = format!("{}:/out", out.display());
+    let (layout, id) = (Layout::new(ctx, "image")?, ctx.id());
+    for (signal, trapped, heeded) in [
+        ("12", "USR2", true),
+        ("SIGRTMIN+3", "37", true),
+        ("", "TERM", true),
+        ("SIGNONSENSE", "TERM", true),
+        ("SIGUSR1", "TERM", false),
+    ] {
+        let script = format!(
+            "trap 'echo {trapped} >/out/got; exit 0' {trapped}; : >/out/ready; while :; do sleep 0.1; done"
+        );
+        let image = layout.finish(&json!({"Cmd": ["/bin/sh", "-c", script], "StopSignal": signal}))?;
+        run(ctx, &[&image, "-d", "--rm", "--name", &id, "-v", &volume])?.succeeded("run --image")?;
+        let _stopped = container::Container::named(ctx, id.clone(), &ctx.dir);
+        container::until("the program is ready", || Ok(out.join("ready").exists().then_some(())))?;
+        let time = if heeded { "60" } else { "0" };
+        let output = call(ctx, &["stop", "--time", time, &id])?.succeeded("stop")?;
+        check_eq!(output.stderr().contains("SIGNONSENSE"), signal == "SIGNONSENSE", "{}", output.stderr());
+        let got = fs::read_to_string(out.join("got")).unwrap_or_default();
+        check_eq!(got.trim(), if heeded { trapped } else { "" }, "signal of StopSignal {signal:?}");
+        // It was to go with its program.
+        check_eq!(fs::read_dir(store(ctx).join("containers"))?.count(), 0, "containers after stop");
+        check!(call(ctx, &["state", &id])?.code != 0, "there is still a container");
+        for file in ["ready", "got"] {
+            fs::remove_file(out.join(file)).ok();
+        }
+    }
+    // One that stays: stopped it is stopped, and to stop it again is no error.
+    let image = layout.finish(&json!({"Cmd": ["/probe", "exit", "0"]}))?;
     run(ctx, &[&image, "-d", "--name", &id])?.succeeded("run --image")?;
     let _stopped = container::Container::named(ctx, id.clone(), &ctx.dir);
-    call(ctx, &["rmi", "--all"])?.succeeded("rmi")?;
-    check_eq!(kept(ctx, "layers")?.len(), 1, "layers of a running container");
-    let output = call(ctx, &["exec", &id, "/bin/ls", "/etc/passwd"])?;
-    check_eq!(output.code, 0, "exec after rmi ({})", output.stderr());
+    for _ in 0..2 {
+        call(ctx, &["stop", &id])?.succeeded("stop of one that has ended")?;
+    }
+    check!(call(ctx, &["state", &id])?.stdout().contains("\"stopped\""), "state");
+    call(ctx, &["delete", &id])?.succeeded("delete").map(drop)
+}
+
+/// What was unpacked is not unpacked again when only the user was wrong; nor taken for whole before.
+fn an_unknown_user_keeps_what_was_unpacked(ctx: &Ctx) -> Result {
+    let wrong = json!({"Cmd": ["/bin/sh", "-c", "id -u; exit 3"], "User": "nobody-knows"});
+    let image = Layout::new(ctx, "image")?.finish(&wrong)?;
+    let bundle = ctx.dir.join("bundle");
+    let unpack = |more: &[&str]| call(ctx, &[&["unpack", &image, "bundle"], more].concat());
+    let refused = |output: crate::harness::Output| -> Result {
+        check!(output.code != 0, "an unknown user unpacks");
+        check!(
+            output.stderr().contains("nobody-knows") && output.stderr().contains("--user"),
+            "message: {}",
+            output.stderr()
+        );
+        check!(!bundle.join("config.json").exists(), "there is a config.json");
+        Ok(())
+    };
+    refused(unpack(&[])?)?;
+    let kept = std::os::unix::fs::MetadataExt::ino(&fs::metadata(bundle.join("rootfs/bin"))?);
+    refused(unpack(&[])?)?;
+    let output = call(ctx, &["run", "--bundle", "bundle", &ctx.id()])?;
+    check!(output.code != 0 && output.code != 3, "what is half-made runs");
+    unpack(&["--user", "0"])?.succeeded("unpack --user")?;
+    let again = std::os::unix::fs::MetadataExt::ino(&fs::metadata(bundle.join("rootfs/bin"))?);
+    check_eq!(again, kept, "inode of a directory that was unpacked before");
+    let output = call(ctx, &["run", "--bundle", "bundle", &ctx.id()])?;
+    check_eq!((output.code, output.stdout().trim()), (3, "0"), "run ({})", output.stderr());
+    call(ctx, &["rmi", "./bundle"])?.succeeded("rmi of the bundle")?;
+    check!(!bundle.exists(), "the bundle is still there");
+    // Who gives up: rmi. Who unpacks something else there: begins anew.
+    refused(unpack(&[])?)?;
+    call(ctx, &["rmi", "./bundle"])?.succeeded("rmi of what is left")?;
+    check!(!bundle.exists(), "what is left is still there");
+    refused(unpack(&[])?)?;
+    let mut other = Layout::empty(ctx, "other")?;
+    other.layer(&ctx.dir.join("image-root"), &["probe"])?;
+    let other = other.finish(&json!({"Cmd": ["/probe", "exit", "5"]}))?;
+    call(ctx, &["unpack", &other, "bundle"])?.succeeded("unpack of another image")?;
+    check!(!bundle.join("rootfs/etc").exists(), "files of the image before");
+    // In the store: the layers stay, no container.
+    let output = run(ctx, &[&image, "--rm"])?;
+    check!(output.code != 0 && output.stderr().contains("--user"), "run: {}", output.stderr());
+    check_eq!(fs::read_dir(store(ctx).join("containers"))?.count(), 0, "containers");
+    check_eq!(crate::harness::image::kept(ctx, "layers")?.len(), 1, "layers");
+    let output = run(ctx, &[&image, "--rm", "--user", "12:34"])?;
+    check_eq!((output.code, output.stdout().trim()), (3, "12"), "run --user ({})", output.stderr());
     Ok(())
+}
+
+/// Runs, removals, stops and deaths at once, in one store: no command fails that is left alive, and nothing is left over.
+fn runs_removals_and_deaths_at_once(ctx: &Ctx) -> Result {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let image = image(ctx, "exit 3")?;
+    let (sleeper, id) =
+        (Layout::new(ctx, "sleeper")?.finish(&json!({"Cmd": ["/bin/sleep", "100"]}))?, ctx.id());
+    let stop = AtomicBool::new(false);
+    // Not by Ctx, which counts its commands and is one thread's.
+    let (runtime, root, place, dir) = (&ctx.runtime, &ctx.state_root(), &store(ctx), &ctx.dir);
+    let command = |words: &[&str]| {
+        let mut command = Command::new(runtime);
+        command.arg("--root").arg(root).args(words).env("CORACLE_STORE", place).current_dir(dir);
+        command.stdin(Stdio::null());
+        command
+    };
+    let until = |once: &dyn Fn(u64) -> std::result::Result<(), String>| {
+        let mut times = 0;
+        while !stop.load(Ordering::Relaxed) {
+            once(times)?;
+            times += 1;
+        }
+        Ok::<u64, String>(times)
+    };
+    let gives = |words: &[&str], code: i32| {
+        let output = command(words).output().map_err(|e| e.to_string())?;
+        match output.status.code() {
+            Some(got) if got == code => Ok(()),
+            got => Err(format!("{words:?} gives {got:?}: {}", String::from_utf8_lossy(&output.stderr))),
+        }
+    };
+    let runs = |_| gives(&["run", "--image", &image, "--rm"], 3);
+    let removes = |_| gives(&["rmi", "--all"], 0);
+    let lists = |_| gives(&["images"], 0);
+    let stays = |_| {
+        gives(&["run", "--image", &sleeper, "-d", "--rm", "--name", &id], 0)?;
+        gives(&["stop", "--time", "0", &id], 0)
+    };
+    let dies = |times: u64| {
+        let mut child = command(&["run", "--image", &image, "--rm"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|e| e.to_string())?;
+        sleep(Duration::from_millis(times * 7 % 60));
+        child.kill().and_then(|()| child.wait()).map(drop).map_err(|e| e.to_string())
+    };
+    type Work<'a> = &'a (dyn Fn(u64) -> std::result::Result<(), String> + Sync);
+    let works: [Work; 7] = [&runs, &runs, &removes, &removes, &lists, &stays, &dies];
+    let results = std::thread::scope(|scope| {
+        let until = &until;
+        let threads = works.map(|work| scope.spawn(move || until(&|times| work(times))));
+        let end = std::time::Instant::now() + Duration::from_secs(6);
+        while std::time::Instant::now() < end && !threads.iter().any(|t| t.is_finished()) {
+            sleep(Duration::from_millis(20));
+        }
+        stop.store(true, Ordering::Relaxed);
+        threads.map(|t| t.join().unwrap_or_else(|_| Err("a thread gave up".into())))
+    });
+    for result in &results {
+        check!(result.as_ref().is_ok_and(|times| *times > 0), "{results:?}");
+    }
+    println!("{results:?}");
+    // Those that were killed may have left a container that runs, or one that never began.
+    for id in call(ctx, &["list", "--quiet"])?.stdout().lines() {
+        call(ctx, &["delete", "--force", id])?.succeeded("delete of one whose run was killed")?;
+    }
+    container::until("the store is empty", || {
+        call(ctx, &["rmi", "--all"])?.succeeded("rmi")?;
+        let left = |name: &str| Ok::<_, std::io::Error>(fs::read_dir(store(ctx).join(name))?.count());
+        let layers = if store(ctx).join("layers").exists() { left("layers")? } else { 0 };
+        Ok((layers + left("containers")? + left("partial")? == 0).then_some(()))
+    })
 }
 
 fn host_directories_are_bound(ctx: &Ctx) -> Result {
@@ -449,6 +665,14 @@ fn as_a_user_an_unpacked_image_runs_unedited(ctx: &Ctx) -> Result {
     Ok(())
 }
 
+fn as_a_user_runc_runs_an_unpacked_image_unedited(ctx: &Ctx) -> Result {
+    runc_runs_an_unpacked_image_unedited(ctx)
+}
+
+fn as_a_user_crun_runs_an_unpacked_image_unedited(ctx: &Ctx) -> Result {
+    crun_runs_an_unpacked_image_unedited(ctx)
+}
+
 fn as_a_user_one_step_from_image_to_exit_status(ctx: &Ctx) -> Result {
     one_step_from_image_to_exit_status(ctx)?;
     let image = ctx.dir.join("image").display().to_string();
@@ -474,6 +698,18 @@ fn as_a_user_killed_at_any_moment_the_next_run_succeeds(ctx: &Ctx) -> Result {
 
 fn as_a_user_host_directories_are_bound(ctx: &Ctx) -> Result {
     host_directories_are_bound(ctx)
+}
+
+fn as_a_user_an_image_says_how_it_is_stopped(ctx: &Ctx) -> Result {
+    an_image_says_how_it_is_stopped(ctx)
+}
+
+fn as_a_user_an_unknown_user_keeps_what_was_unpacked(ctx: &Ctx) -> Result {
+    an_unknown_user_keeps_what_was_unpacked(ctx)
+}
+
+fn as_a_user_runs_removals_and_deaths_at_once(ctx: &Ctx) -> Result {
+    runs_removals_and_deaths_at_once(ctx)
 }
 
 fn as_a_user_volumes_under_a_readonly_root(ctx: &Ctx) -> Result {

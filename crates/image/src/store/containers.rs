@@ -176,7 +176,7 @@ impl Store {
 
     /// All whole containers.
     pub fn containers(&self) -> Result<Vec<Container>> {
-        Ok(self.ids()?.iter().filter_map(|id| self.read_note(id)).collect())
+        Ok(self.names()?.iter().filter_map(|id| self.read_note(id)).collect())
     }
 
     fn read_note(&self, id: &str) -> Option<Container> {
@@ -184,44 +184,67 @@ impl Store {
         serde_json::from_slice(&bytes).ok()
     }
 
-    fn ids(&self) -> Result<Vec<String>> {
+    fn names(&self) -> Result<Vec<String>> {
         let path = self.path().join("containers");
         let list = std::fs::read_dir(&path).doing(|| format!("read {}", path.display()))?;
-        let names = list.flatten().filter_map(|e| e.file_name().into_string().ok());
-        Ok(names.filter(|n| !n.starts_with('.')).collect())
+        Ok(list.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
     }
 
-    /// Removes a container's directory. Must run where its files can be removed ([`crate::rootless::workshop`]).
-    pub fn forget_container(&self, id: &str) -> Result<()> {
-        garbage::remove(&self.path().join("containers"), id)
+    /// Removes a container's directory, which the caller has reserved or claimed. Must run where its files can be removed
+    /// ([`crate::rootless::workshop`]).
+    pub fn forget_container(&self, name: &str) -> Result<()> {
+        garbage::remove(&self.path().join("containers"), name)
     }
 
-    /// Ids of what interrupted commands left: nobody works on them, and `exists` (given state root and id) knows no such
-    /// container.
-    pub fn leftovers(&self, exists: impl Fn(&Path, &str) -> bool) -> Result<Vec<String>> {
+    /// What commands that died left, for the caller to remove: containers' directories on which nobody works and of which
+    /// `exists` (given state root and id) knows no container, and what was being removed. With `only`, nothing but that
+    /// container's. Nobody else is handed the same while the caller keeps it.
+    pub fn leftovers(
+        &self,
+        only: Option<&str>,
+        exists: impl Fn(&Path, &str) -> bool,
+    ) -> Result<Vec<Claimed>> {
         let _lock = self.lock(c"containers.lock", libc::LOCK_EX)?;
         let mut left = Vec::new();
-        for id in self.ids()? {
-            let Ok(Some(_lock)) = lock(&self.container_path(&id)) else { continue };
-            if self.read_note(&id).is_none_or(|c| !exists(&c.state, &id)) {
-                left.push(id);
+        for name in self.names()? {
+            if only.is_some_and(|id| id != name) {
+                continue;
+            }
+            let Some(lock) = lock(&self.container_path(&name))? else { continue };
+            if self.read_note(&name).is_none_or(|c| !exists(&c.state, &name)) {
+                left.push(Claimed { name, _lock: lock });
             }
         }
         Ok(left)
     }
+
+    /// Containers that were to go with their programs, and on which no command works.
+    pub fn passing(&self) -> Result<Vec<Container>> {
+        let idle = |c: &Container| matches!(lock(&self.container_path(&c.id)), Ok(Some(_)));
+        Ok(self.containers()?.into_iter().filter(|c| c.remove && idle(c)).collect())
+    }
 }
 
-/// Locks a container's directory; `None`: someone holds it.
+/// A container's directory that the holder alone removes, or what is left of one.
+pub struct Claimed {
+    /// Its name within the store's containers.
+    pub name: String,
+    _lock: Hold,
+}
+
+/// Locks a container's directory; `None`: someone holds it, or it is gone.
 fn lock(path: &Path) -> Result<Option<Hold>> {
-    let dir: OwnedFd = std::fs::OpenOptions::new()
-        .read(true)
-        .open(path)
-        .doing(|| format!("open {}", path.display()))?
-        .into();
+    let doing = || format!("lock {}", path.display());
+    let dir: OwnedFd = match std::fs::OpenOptions::new().read(true).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.doing(doing)?.into(),
+    };
     match fs::flock(dir.as_fd(), libc::LOCK_EX | libc::LOCK_NB) {
-        Err(Errno::EWOULDBLOCK) => Ok(None),
-        other => other.map(|()| Some(Hold(dir))).doing(|| format!("lock {}", path.display())),
+        Err(Errno::EWOULDBLOCK) => return Ok(None),
+        other => other.doing(doing)?,
     }
+    let there = fs::fstat(dir.as_fd()).doing(doing)?.nlink > 0;
+    Ok(there.then_some(Hold(dir)))
 }
 
 /// The store and id of a bundle that lies in one; `None` for any other bundle. Looks at the path before the disk.

@@ -10,8 +10,10 @@ use crate::store::layers::{chain, short};
 use coracle_sys::{Errno, fs, libc};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::hash::BuildHasher;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -117,21 +119,34 @@ impl Store {
     }
 }
 
-/// Removes whatever has this name in a directory.
+/// Removes whatever has this name in a directory; nothing there is no error.
 pub(super) fn remove(directory: &Path, name: &str) -> Result<()> {
     let doing = || format!("remove {}", directory.join(name).display());
     let dir: OwnedFd = std::fs::OpenOptions::new().read(true).open(directory).doing(doing)?.into();
-    let trash = CString::new(format!(".trash-{}", std::process::id())).unwrap_or_default();
-    match fs::mkdirat(dir.as_fd(), &trash, 0o700) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(e) => Err(e).doing(doing)?,
-    }
-    let bin = fs::openat(dir.as_fd(), &trash, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+    let (trash, bin) = trash(dir.as_fd()).doing(doing)?;
     let name = CString::new(name).unwrap_or_default();
-    if name != trash {
-        remove_tree(dir.as_fd(), &name, bin.as_fd()).doing(doing)?;
-    }
+    remove_tree(dir.as_fd(), &name, bin.as_fd()).doing(doing)?;
     fs::unlinkat(dir.as_fd(), &trash, libc::AT_REMOVEDIR).doing(doing)
+}
+
+/// A new directory to take trees apart in, locked: one that nobody locks was left by a command that died.
+fn trash(dir: BorrowedFd) -> Result<(CString, OwnedFd)> {
+    loop {
+        let name = format!(".trash-{:016x}", RandomState::new().hash_one(std::process::id()));
+        let name = CString::new(name).unwrap_or_default();
+        fs::mkdirat(dir, &name, 0o700)?;
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let bin = match fs::openat(dir, &name, flags, 0) {
+            // A sweeper was faster: another one.
+            Err(Errno::ENOENT) => continue,
+            other => other?,
+        };
+        match fs::flock(bin.as_fd(), libc::LOCK_EX | libc::LOCK_NB) {
+            Ok(()) if fs::fstat(bin.as_fd())?.nlink > 0 => return Ok((name, bin)),
+            Ok(()) | Err(Errno::EWOULDBLOCK) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 fn entries(directory: &Path) -> Vec<(String, std::fs::DirEntry)> {

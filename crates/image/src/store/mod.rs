@@ -88,8 +88,10 @@ impl Store {
         fs::fchmod(dir.as_fd(), 0o700).doing(doing)?;
         let store = Self { path, dir };
         if !store.images_path().join("oci-layout").exists() {
+            let _hold = store.hold()?;
             let _lock = store.lock(INDEX_LOCK, libc::LOCK_EX)?;
-            store.replace("images/index.json", br#"{"schemaVersion":2,"manifests":[]}"#, false)?;
+            // Whoever was here first may have pulled something already.
+            store.replace("images/index.json", br#"{"schemaVersion":2,"manifests":[]}"#, true)?;
             store.replace("images/oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, true)?;
         }
         Ok(store)
@@ -131,7 +133,7 @@ impl Store {
         self.place(&to, bytes)
     }
 
-    /// Writes a file aside and renames it into place.
+    /// Writes a file aside and renames it into place. The caller [holds](Store::hold) the store.
     pub(crate) fn place(&self, to: &Path, bytes: &[u8]) -> Result<()> {
         // A random name: threads share a process id, and so do processes of two pid namespaces.
         let name = format!("partial/.new-{:016x}", std::hash::RandomState::new().hash_one(bytes.len()));
@@ -151,6 +153,8 @@ impl Store {
 
     /// Changes the list of images; two at once do so one after the other.
     fn change(&self, change: impl FnOnce(&mut Vec<Descriptor>)) -> Result<()> {
+        // A collector takes what is written aside for a dead command's.
+        let _hold = self.hold()?;
         let _lock = self.lock(INDEX_LOCK, libc::LOCK_EX)?;
         let mut index = self.index()?;
         change(&mut index.manifests);
