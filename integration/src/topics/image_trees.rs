@@ -23,6 +23,8 @@ const OURS: Need = Need::Runtime("coracle");
 const SKOPEO: &str = "/usr/bin/skopeo";
 const UMOCI: &str = "/usr/bin/umoci";
 const BUILDAH: &str = "/usr/bin/buildah";
+const DOCKERD: &str = "/usr/sbin/dockerd";
+const DOCKER: &str = "/usr/bin/docker";
 const PODMAN: &str = "/usr/bin/podman";
 const DEBOOTSTRAP: &str = "/usr/bin/mmdebstrap";
 
@@ -31,6 +33,7 @@ tests! {
     skopeo_round_trips [OURS, Need::File(SKOPEO)];
     umoci_layers [OURS, Need::File(UMOCI)];
     buildah_layers [OURS, Need::File(BUILDAH)];
+    docker_saves [OURS, Need::File(DOCKERD), Need::File(DOCKER), Need::File(SKOPEO)];
     podman_saves [OURS, Need::File(PODMAN), Need::File(SKOPEO)];
     debian [OURS, Need::File(DEBOOTSTRAP), Need::File("/usr/sbin/debootstrap"), Need::File(UMOCI), Need::File(SKOPEO)];
 }
@@ -231,6 +234,79 @@ fn buildah_layers(ctx: &Ctx) -> Result {
     sh(&ctx.dir, &script)?;
     compare(ctx, &ctx.dir.join("made"), "made")?;
     compare(ctx, &ctx.dir.join("made.tar"), "made.tar")
+}
+
+/// What `docker save` writes of an image that Docker has unpacked, packed and added a layer to.
+fn docker_saves(ctx: &Ctx) -> Result {
+    let layout = by_hand(ctx)?;
+    let dir = ctx.dir.display();
+    // The paths of sockets are short.
+    let socket = format!("/run/{}.sock", ctx.id());
+    let log = fs::File::create(ctx.dir.join("dockerd.log"))?;
+    fs::write(ctx.dir.join("docker.json"), "{}")?;
+    let mut daemon = Command::new(DOCKERD)
+        .args([
+            "--config-file",
+            &format!("{dir}/docker.json"),
+            "--bridge=none",
+            "--iptables=false",
+            "--ip6tables=false",
+        ])
+        .args(["--ip-forward=false", "--ip-masq=false", "-H", &format!("unix://{socket}")])
+        .args([
+            "--data-root",
+            &format!("{dir}/data"),
+            "--exec-root",
+            &format!("{dir}/exec"),
+            "-p",
+            &format!("{dir}/pid"),
+        ])
+        .stdin(std::process::Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    let script = format!(
+        "d() {{ DOCKER_BUILDKIT=0 {DOCKER} -H unix://{socket} \"$@\"; }}
+         i=0; until d version >/dev/null 2>&1; do i=$((i + 1)); test $i -lt 300; sleep 0.1; done
+         {SKOPEO} --insecure-policy copy --quiet oci:'{}':latest docker-archive:in.tar:x:1
+         d load --quiet --input in.tar
+         mkdir context && echo added >context/added && ln -s added context/link
+         printf 'FROM x:1\nCOPY . /d/new/\nCOPY . /d/again/\nCOPY . /d/again/\nSTOPSIGNAL SIGQUIT\n' >context/Dockerfile
+         d build --quiet --network none -t x:2 context
+         d import tree.tar x:3
+         for i in 1 2 3; do d save --output $i.tar x:$i; done
+         d save --output all.tar x:1 x:2 x:3",
+        layout.display()
+    );
+    sh(&ctx.dir.join("tree"), &format!("tar {ALL} --format=posix -cf '{dir}/tree.tar' ."))?;
+    let made = sh(&ctx.dir, &script);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.id().cast_signed()), nix::sys::signal::SIGTERM)?;
+    daemon.wait()?;
+    let mounts = format!(
+        "for m in $(cut -d' ' -f5 /proc/self/mountinfo | grep '^{dir}/' | sort -r); do umount -l $m; done"
+    );
+    sh(&ctx.dir, &mounts)?;
+    fs::remove_file(&socket).ok();
+    made.map_err(|e| {
+        format!("{e}; dockerd: {}", fs::read_to_string(ctx.dir.join("dockerd.log")).unwrap_or_default())
+    })?;
+    for name in ["1.tar", "2.tar", "3.tar"] {
+        compare(ctx, &ctx.dir.join(name), name)?;
+    }
+    // Several in one archive: one is to be chosen, and is the same.
+    let all = ctx.dir.join("all.tar").display().to_string();
+    let which = call(ctx, &["unpack", &all, "which"])?;
+    check!(
+        which.code != 0 && ["x:1", "x:2", "x:3"].iter().all(|n| which.stderr().contains(n)),
+        "{}",
+        which.stderr()
+    );
+    call(ctx, &["unpack", &format!("{all}:x:2"), "chosen", "--", "/true"])?
+        .succeeded("unpack of one of several")?;
+    check!(ctx.dir.join("chosen/rootfs/d/new/added").exists(), "another image than the chosen one");
+    let spec = fs::read_to_string(ctx.dir.join("chosen/config.json"))?;
+    check!(spec.contains("\"org.opencontainers.image.stopSignal\": \"SIGQUIT\""), "stop signal: {spec}");
+    Ok(())
 }
 
 /// Into Podman's store and out of it again, in both forms.

@@ -3,10 +3,11 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -33,6 +34,7 @@ tests! {
     a_certificate_and_a_password_of_its_own [OURS, SERVER, CLIENT, Need::File(OPENSSL)];
     a_bar_on_a_terminal_and_lines_of_json_otherwise [OURS, SERVER, CLIENT, Need::File("/usr/bin/script")];
     pulls_and_removals_at_once [OURS, SERVER, CLIENT];
+    broken_downloads_are_taken_up_again [OURS, SERVER, CLIENT];
     a_pull_killed_at_any_syscall_is_made_up_for [OURS, SERVER, CLIENT];
     as_a_user_a_registry_and_back [OURS, Need::Unprivileged, SERVER, CLIENT];
     as_a_user_a_certificate_and_a_password_of_its_own [OURS, Need::Unprivileged, SERVER, CLIENT, Need::File(OPENSSL)];
@@ -330,6 +332,97 @@ fn a_pull_killed_at_any_syscall_is_made_up_for(ctx: &Ctx) -> Result {
         call(ctx, &["pull", &name])?.succeeded(&format!("the pull after a death at {point}"))?;
     }
     check_eq!(run(ctx, &[&name, "--rm", "--pull", "never"])?.stdout().trim(), "pulled", "output");
+    Ok(())
+}
+
+/// A proxy before a server on this machine that ends each connection after so many bytes of answers; it counts them all.
+struct Cutting {
+    port: u16,
+    most: std::sync::Arc<AtomicUsize>,
+    passed: std::sync::Arc<AtomicUsize>,
+}
+
+impl Cutting {
+    /// Its threads end with the test's process.
+    fn start(to: u16, most: usize) -> Result<Cutting> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        let most = std::sync::Arc::new(AtomicUsize::new(most));
+        let passed = std::sync::Arc::new(AtomicUsize::new(0));
+        let cutting = Cutting { port, most: most.clone(), passed: passed.clone() };
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (most, passed) = (most.load(Ordering::Relaxed), passed.clone());
+                std::thread::spawn(move || Cutting::pass(client, to, most, &passed));
+            }
+        });
+        Ok(cutting)
+    }
+
+    fn pass(mut client: TcpStream, to: u16, mut left: usize, passed: &AtomicUsize) -> std::io::Result<()> {
+        let mut server = TcpStream::connect(("127.0.0.1", to))?;
+        let (mut asked, mut asking) = (client.try_clone()?, server.try_clone()?);
+        std::thread::spawn(move || std::io::copy(&mut asked, &mut asking));
+        let mut buffer = [0; 4096];
+        while left > 0 {
+            let n = server.read(&mut buffer)?.min(left);
+            if n == 0 {
+                break;
+            }
+            client.write_all(&buffer[..n])?;
+            passed.fetch_add(n, Ordering::Relaxed);
+            left -= n;
+        }
+        let _ = server.shutdown(std::net::Shutdown::Both);
+        client.shutdown(std::net::Shutdown::Both)
+    }
+}
+
+/// No byte of a layer comes twice: within one pull, and in the next after one that gave up or was killed.
+fn broken_downloads_are_taken_up_again(ctx: &Ctx) -> Result {
+    const LAYER: usize = 6 << 20;
+    let mut layout = Layout::new(ctx, "image")?;
+    let more = ctx.dir.join("more");
+    fs::create_dir_all(&more)?;
+    let mut noise = vec![0; LAYER];
+    fs::File::open("/dev/urandom")?.read_exact(&mut noise)?;
+    fs::write(more.join("noise"), &noise)?;
+    layout.layer(&more, &["noise"])?;
+    let image = layout.finish(&json!({"Cmd": ["/bin/sh", "-c", "sha256sum </noise"]}))?;
+    let registry = Registry::start(ctx)?;
+    registry.push(&image, &registry.name("test/image:1"))?;
+    let whole: usize = fs::read_dir(ctx.dir.join("image/blobs/sha256"))?
+        .flatten()
+        .map(|blob| blob.metadata().map_or(0, |m| m.len() as usize))
+        .sum();
+    let proxy = Cutting::start(registry.1, 1 << 20)?;
+    let name = format!("127.0.0.1:{}/test/image:1", proxy.port);
+    // Four attempts of a mebibyte each are not enough.
+    let output = call(ctx, &["pull", &name])?;
+    check!(output.code != 0 && output.stderr().contains("broke off"), "message: {}", output.stderr());
+    let partial = || -> Result<u64> {
+        let parts = fs::read_dir(store(ctx).join("partial"))?.flatten();
+        Ok(parts.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum())
+    };
+    let had = partial()?;
+    check!(had > 3 << 20, "only {had} bytes are kept of a broken download");
+    check_eq!(call(ctx, &["images", "--quiet"])?.stdout(), "", "images");
+    check_eq!(blobs_are_whole(&store(ctx))? > 0, true, "whole blobs");
+    // Killed while it waits for the rest, it keeps what it had.
+    let mut child = command(ctx, &["pull", &name]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    container::until("more has come", || Ok((partial()? > had + 500_000).then_some(())))?;
+    child.kill()?;
+    child.wait()?;
+    check!(partial()? > had + 500_000, "what a killed pull had is gone");
+    proxy.most.store(usize::MAX, Ordering::Relaxed);
+    call(ctx, &["pull", &name])?.succeeded("the last pull")?;
+    let passed = proxy.passed.load(Ordering::Relaxed);
+    // Manifests, headers, and what the killed one had in hand besides.
+    check!(passed < whole + LAYER / 4, "{passed} bytes passed for {whole}");
+    let output = run(ctx, &[&name, "--rm", "--pull", "never"])?.succeeded("run")?;
+    let sum = Command::new("sha256sum").stdin(fs::File::open(more.join("noise"))?).output()?;
+    check_eq!(output.stdout(), String::from_utf8_lossy(&sum.stdout), "digest of what was pulled");
+    check_eq!(fs::read_dir(store(ctx).join("partial"))?.count(), 0, "partial downloads at the end");
     Ok(())
 }
 
