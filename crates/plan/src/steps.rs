@@ -288,6 +288,8 @@ pub struct Bind {
     pub nofollow: bool,
     /// Where the source is a link, the same link is made instead.
     pub copy_link: bool,
+    /// The container has a user namespace: what the host's mount forbids stays forbidden.
+    pub held: bool,
     /// Stays a peer of the source, if that is shared: what is mounted below shows on both sides. mount_namespaces(7).
     pub peer: bool,
 }

@@ -1,10 +1,12 @@
 //! Options of mounts beyond the common ones: what changes a mount that stands, links as sources and targets, what a
 //! read-only mount is filled with before (config.md, "Linux mount options"; mount(8); crun(1)).
 
-use serde_json::json;
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
-use crate::harness::{Bundle, Ctx, Result, check, check_eq, context::path, look, tests};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::json;
+
+use crate::harness::{Bundle, Ctx, Need, Result, check, check_eq, context::path, look, tests};
 
 tests! {
     a_read_only_dev_still_gets_its_devices;
@@ -23,6 +25,10 @@ tests! {
     long_options_are_no_trouble known "crun": "an overlay of many layers needs a page";
     an_overlay_shows_both_layers;
     words_of_fstab_are_understood known "runc": "hands them to the kernel" known "crun": "hands them to the kernel";
+    a_bind_has_the_options_that_are_named_and_no_others [Need::Root] known "runc": "before 1.2 rw alone is no option"
+        known "crun": "1.21 keeps those of the source";
+    a_user_namespace_keeps_what_its_source_forbids [Need::Root] known "runc": "before 1.2 sources are opened from within"
+        known "crun": "what cannot be had is left out";
     times_of_access_are_as_the_kernel_says known "crun": "1.21 cannot set rstrictatime";
 }
 
@@ -39,6 +45,93 @@ fn words_of_fstab_are_understood(ctx: &Ctx) -> Result {
     };
     check_eq!(has("/tmp")?, [false, false, false], "what words without a meaning here set");
     check_eq!(has("/var")?, [true, true, false], "what user means, where exec stands behind it");
+    Ok(())
+}
+
+/// A tmpfs with options, for as long as the test runs.
+struct Source(PathBuf);
+
+impl Source {
+    fn new(ctx: &Ctx, flags: MsFlags) -> Result<Source> {
+        let place = ctx.dir.join("source");
+        fs::create_dir_all(&place)?;
+        mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+        let source = Source(place);
+        // Of the mount alone: a file system that is read-only would be so whatever is asked.
+        let change = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags;
+        mount(None::<&str>, &source.0, None::<&str>, change, None::<&str>)?;
+        Ok(source)
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// What a mount may have of these, as words of one line.
+fn options(pid: u32, place: &str) -> Result<String> {
+    let mount = look::mount_at(pid, place)?;
+    let words = ["ro", "nosuid", "nodev", "noexec", "noatime", "relatime", "nodiratime"];
+    Ok(words.into_iter().filter(|word| mount.has(word)).collect::<Vec<_>>().join(","))
+}
+
+/// mount(8), `--bind -o`, as runc has it: any option replaces those of the source, but for times of access that are not named.
+fn a_bind_has_the_options_that_are_named_and_no_others(ctx: &Ctx) -> Result {
+    let all = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let source = Source::new(ctx, all | MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME)?;
+    let table = [
+        (&["bind"][..], "ro,nosuid,nodev,noexec,noatime,nodiratime"),
+        (&["bind", "rprivate"], "ro,nosuid,nodev,noexec,noatime,nodiratime"),
+        (&["bind", "rw"], "noatime,nodiratime"),
+        (&["bind", "dev"], "noatime,nodiratime"),
+        (&["bind", "nosuid", "nodev"], "nosuid,nodev,noatime,nodiratime"),
+        (&["bind", "ro", "exec", "atime"], "ro,noatime,nodiratime"),
+        (&["bind", "ro", "relatime"], "ro,relatime"),
+        (&["bind", "nodiratime", "strictatime"], "nodiratime"),
+        (&["bind", "nodiratime"], "relatime,nodiratime"),
+    ];
+    let mut bundle = ctx.waiting()?;
+    for (i, (words, _)) in table.iter().enumerate() {
+        bundle.mount("bind", path(&source.0), &format!("/tmp/{i}"), words);
+    }
+    let container = ctx.started(&bundle)?;
+    for (i, (words, wanted)) in table.iter().enumerate() {
+        check_eq!(options(container.pid, &format!("/tmp/{i}"))?, *wanted, "options with {words:?}");
+    }
+    Ok(())
+}
+
+/// mount_namespaces(7), "Restrictions on mount namespaces": such options are locked. What is not named of them stays, and to
+/// take one away by name is refused.
+fn a_user_namespace_keeps_what_its_source_forbids(ctx: &Ctx) -> Result {
+    let source = Source::new(ctx, MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOATIME)?;
+    let mut bundle = ctx.waiting()?;
+    bundle.user_namespace(100_000, 65536)?;
+    for (place, words) in
+        [("/tmp/0", &["bind"][..]), ("/tmp/1", &["bind", "nosuid"]), ("/tmp/2", &["bind", "suid"])]
+    {
+        bundle.mount("bind", path(&source.0), place, words);
+    }
+    let container = ctx.started(&bundle)?;
+    check_eq!(options(container.pid, "/tmp/0")?, "ro,nodev,noatime", "options with bind alone");
+    check_eq!(options(container.pid, "/tmp/1")?, "ro,nosuid,nodev,noatime", "options with nosuid");
+    check_eq!(
+        options(container.pid, "/tmp/2")?,
+        "ro,nodev,noatime",
+        "options with suid, which is not forbidden"
+    );
+    for word in ["rw", "dev", "relatime"] {
+        let mut bundle = ctx.waiting()?;
+        bundle.user_namespace(100_000, 65536)?;
+        let source = path(&source.0);
+        bundle.push(
+            "/mounts",
+            json!({"destination": "/tmp", "type": "bind", "source": source, "options": ["bind", word]}),
+        );
+        ctx.refused(&bundle, &["error mounting ", "tmp", "operation not permitted"])?;
+    }
     Ok(())
 }
 

@@ -60,7 +60,7 @@ pub(crate) fn mount(
 fn unlike(errno: Errno, is_dir: bool, target: BorrowedFd, what: &Mount) -> Failure {
     let kind = |dir| if dir { "a directory" } else { "a file" };
     let onto_dir = fs::fstat(target).is_ok_and(|s| s.kind() == libc::S_IFDIR);
-    let doing = format!("mounting on {}", inside(&what.target));
+    let doing = format!("error mounting {}", inside(&what.target));
     Failure::errno(
         if onto_dir == is_dir {
             doing
@@ -72,7 +72,7 @@ fn unlike(errno: Errno, is_dir: bool, target: BorrowedFd, what: &Mount) -> Failu
 }
 
 fn options_of(what: &Mount, f: Failure) -> Failure {
-    Failure { doing: format!("setting the options of {}: {}", inside(&what.target), f.doing), ..f }
+    Failure { doing: format!("error mounting {}: setting its options: {}", inside(&what.target), f.doing), ..f }
 }
 
 /// The place to mount on, made if need be.
@@ -193,8 +193,7 @@ fn make(
     }
 }
 
-/// A detached copy of a part of the tree. Flags that are locked in a user namespace cannot be cleared: they stay, which is
-/// stricter than asked.
+/// A detached copy of a part of the tree.
 fn bind(
     root: BorrowedFd,
     source: &Bind,
@@ -202,6 +201,7 @@ fn bind(
     opened: Option<OwnedFd>,
     later: &mut Later,
 ) -> Result<OwnedFd> {
+    let held = source.held && opened.is_some();
     let copy = match opened {
         Some(fd) => Ok(fd),
         None if source.inside => clone_inside(root, source),
@@ -210,8 +210,9 @@ fn bind(
     .doing(|| format!("opening the source {}", text(&source.source)))?;
     let (set, clear) = what.attributes;
     if set | clear != 0 {
-        attributes::set_or_stricter(copy.as_fd(), &MountAttr { set, clear, ..Default::default() }, later)
-            .doing(|| format!("setting the options of {}", inside(&what.target)))?;
+        attributes::set_bind(copy.as_fd(), &MountAttr { set, clear, ..Default::default() }, held, later)
+            .doing(|| "mount_setattr".into())
+            .map_err(|f| options_of(what, f))?;
     }
     Ok(copy)
 }

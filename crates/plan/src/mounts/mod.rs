@@ -135,7 +135,13 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
         (bind, _) if words.remount => MountKind::Remount(bind.is_none().then_some(words.parameters)),
         (Some(recursive), _) => {
             let peer = around.shared_root && out.propagation.iter().any(|(flag, _)| *flag == libc::MS_SHARED);
-            bind_kind(asked, Bind { recursive, peer, ..words.links }, at, around, found)
+            bind_kind(
+                asked,
+                Bind { recursive, peer, held: around.user_namespace, ..words.links },
+                at,
+                around,
+                found,
+            )
         }
         (None, "cgroup" | "cgroup2") => cgroup(around, words.parameters, &mut out.fallback),
         (None, "none") => {
@@ -212,7 +218,12 @@ fn read_options(asked: &Asked, at: &str, out: &mut Mount, found: &mut Findings) 
 
 /// Takes a word such as `rro` into the pair; says whether it was one.
 fn recursively(word: &str, pair: &mut (u64, u64)) -> bool {
-    word.strip_prefix('r').and_then(meaning).is_some_and(|what| change(pair, &what))
+    let meant = word.strip_prefix('r').and_then(meaning).map(|what| match what {
+        // Without the flag of relatime the kernel has relatime, all the same: mount_setattr(2).
+        Meaning::NoAtime(_) => Meaning::Atime(attr::RELATIME),
+        other => other,
+    });
+    meant.is_some_and(|what| change(pair, &what))
 }
 
 /// Only procfs may stand on /proc, and below it only what cannot deceive a later write there (CVE-2019-16884, CVE-2025-52881).

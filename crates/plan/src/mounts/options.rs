@@ -7,6 +7,8 @@ pub(super) enum Meaning {
     Set(u64),
     Clear(u64),
     Atime(u64),
+    /// The opposite of one: taken back if it was named before, and else nothing, as with mount(8).
+    NoAtime(u64),
     Propagation(u64, bool),
     Bind(bool),
     CopyUp,
@@ -39,8 +41,10 @@ pub(super) fn meaning(word: &str) -> Option<Meaning> {
         "diratime" => Clear(attr::NODIRATIME),
         "nosymfollow" => Set(attr::NOSYMFOLLOW),
         "symfollow" => Clear(attr::NOSYMFOLLOW),
-        // Without the flag of relatime the kernel has relatime, all the same: mount(2).
-        "relatime" | "atime" | "norelatime" | "nostrictatime" => Atime(attr::RELATIME),
+        "relatime" => Atime(attr::RELATIME),
+        "atime" => NoAtime(attr::NOATIME),
+        "norelatime" => NoAtime(attr::RELATIME),
+        "nostrictatime" => NoAtime(attr::STRICTATIME),
         "noatime" => Atime(attr::NOATIME),
         "strictatime" => Atime(attr::STRICTATIME),
         "bind" => Bind(false),
@@ -94,6 +98,10 @@ pub(super) fn change(pair: &mut (u64, u64), what: &Meaning) -> bool {
         Meaning::Clear(bit) => *pair = (pair.0 & !bit, pair.1 | bit),
         // All three atime modes share bits, so that the old one is cleared: mount_setattr(2).
         Meaning::Atime(mode) => *pair = (pair.0 & !attr::ATIME | mode, pair.1 | attr::ATIME),
+        Meaning::NoAtime(mode) if pair.1 & attr::ATIME != 0 && pair.0 & attr::ATIME == mode => {
+            *pair = (pair.0 & !attr::ATIME, pair.1 & !attr::ATIME);
+        }
+        Meaning::NoAtime(_) => {}
         _ => return false,
     }
     true
