@@ -484,6 +484,9 @@ impl Child<'_> {
         // A container may wait for long: it holds nothing of the file system meanwhile.
         self.root = None;
         self.masks = masks::Masks::default();
+        if self.p.listener.is_some() && self.enterable() {
+            process::set_dumpable(true).doing(|| "letting its user enter its namespaces".into())?;
+        }
         wire::say(self.p.wire.as_fd(), b'R')?;
         match self.p.listener.take() {
             None => wire::await_go(self.p.wire.as_fd()),
@@ -492,9 +495,17 @@ impl Child<'_> {
                 signal::end_on_sigterm();
                 let _ = signal::set_mask(0);
                 self.p.wire = socket::accept(listener.as_fd()).doing(|| "waiting for start".into())?;
-                Ok(())
+                hide()
             }
         }
+    }
+
+    /// Whether this process may be traced while it waits. Only where its user, without rights over others' processes, could not
+    /// enter its namespaces otherwise (exec in a created container: namespaces(7)), and all of these are new: then there
+    /// is nobody in them to be kept away.
+    fn enterable(&self) -> bool {
+        let plan = self.p.plan;
+        plan.cgroup.rootless && plan.namespaces.maps.is_some() && plan.namespaces.join.is_empty()
     }
 }
 
@@ -516,7 +527,9 @@ fn scheduling(policy: u32) -> String {
     let hint = match policy {
         1 | 2 => " (it wants CAP_SYS_NICE, and on cgroup v1 a group with cpu.rt_runtime_us)",
         4 => " (no Linux has it)",
-        6 => " (it wants CAP_SYS_NICE, and a runtime that the processors have left)",
+        6 => {
+            " (it wants CAP_SYS_NICE, all CPUs, and a runtime that they have left: this process scheduler can't be used together with AllowedCPUs, that is linux.resources.cpu.cpus)"
+        }
         _ => "",
     };
     format!("setting the scheduling policy {name}{hint}")

@@ -19,6 +19,11 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+/// Said of a container that nothing holds together.
+const UNBOUNDED: &str = "a rootless container with no cgroup and no private pid namespace. Such configuration is strongly discouraged: \
+    nothing tells which processes are the container's, and not all of them can be killed; give it a pid namespace, or a \
+    linux.cgroupsPath that is yours";
+
 /// A container whose init waits for the start.
 pub struct Created {
     /// Its directory.
@@ -173,6 +178,7 @@ fn begin(
     let cgroup = Cgroup::create(&plan.cgroup)?;
     if cgroup.is_none() {
         (record.cgroup, record.unit) = (None, None);
+        warnings.extend((plan.cgroup.rootless && record.shared_pids).then(|| UNBOUNDED.into()));
     }
     let prepared = Prepared {
         plan,
@@ -293,7 +299,7 @@ impl Making {
                         .doing(|| "sending the terminal to the console socket".into())?,
                     None => master = Some(relay::own(fd)),
                 },
-                Said::Failed(step, failure) => return Err(at_step(plan, step, failure)),
+                Said::Failed(step, failure) => return Err(during_init(at_step(plan, step, failure))),
                 Said::Nothing => return Err(self.died()),
                 other => {
                     return Err(Failure::says(format!(
@@ -384,6 +390,12 @@ impl Making {
     }
 }
 
+/// In the words by which callers know that the container's init failed, and not the runtime.
+fn during_init(failure: Failure) -> Failure {
+    Failure { doing: format!("error during container init: {}", failure.doing), ..failure }
+}
+
+/// Names the place that asked for the step which failed, where the failure does not.
 pub(crate) fn at_step(plan: &Plan, step: usize, failure: Failure) -> Failure {
     if failure.origin.is_empty() {
         failure.at(wire::origin(&plan.setup, &plan.launch, step))

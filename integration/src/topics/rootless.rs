@@ -11,6 +11,8 @@ tests! {
     a_range_of_ids_is_mapped [Need::Unprivileged];
     a_user_without_a_user_namespace_gets_one [Need::Unprivileged] known "runc": "refuses it";
     the_whole_life_of_a_container [Need::Unprivileged];
+    a_created_container_is_entered [Need::Unprivileged];
+    what_nothing_holds_together_is_warned_of [Need::Unprivileged, Need::Runtime("coracle")];
     spec_rootless_runs_unedited [Need::Unprivileged];
     state_is_where_the_session_is [Need::Unprivileged];
     limits_hold_in_a_group_that_is_the_users [Need::Unprivileged, Need::Systemd, Need::Controller("pids")];
@@ -49,6 +51,32 @@ fn a_range_of_ids_is_mapped(ctx: &Ctx) -> Result {
         Some(outside.as_str()),
         "uid 10 from outside"
     );
+    Ok(())
+}
+
+fn a_created_container_is_entered(ctx: &Ctx) -> Result {
+    let container = ctx.create(&ctx.waiting()?)?;
+    ctx.exec(&container, &[], &["/probe", "exit", "0"])?.succeeded("exec before the start")?;
+    container.start()?;
+    check_eq!(container.status()?, "running", "status");
+    Ok(())
+}
+
+/// Without a group and a pid namespace nobody knows which processes are the container's.
+fn what_nothing_holds_together_is_warned_of(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.args(&["/probe", "exit", "0"]);
+    let output = ctx.run(&bundle)?.succeeded("run")?;
+    check!(!output.stderr().contains("discouraged"), "with a pid namespace: {}", output.stderr());
+    bundle.without_namespace("pid");
+    let proc = json!({"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]});
+    if let Some(mounts) = bundle.spec["mounts"].as_array_mut() {
+        mounts.retain(|mount| mount["destination"] != "/proc");
+        mounts.insert(0, proc);
+    }
+    let output = ctx.run(&bundle)?.succeeded("run without a pid namespace")?;
+    let words = "no cgroup and no private pid namespace. Such configuration is strongly discouraged";
+    check!(output.stderr().contains(words), "message: {}", output.stderr());
     Ok(())
 }
 

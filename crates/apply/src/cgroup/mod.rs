@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use v1::hierarchies;
 
+/// What failed, by the name that callers know it by.
+const UNABLE: &str = "unable to apply cgroup configuration";
+
 /// How long a group may take to become empty after its processes were killed.
 const EMPTY: Duration = Duration::from_secs(10);
 
@@ -66,7 +69,21 @@ impl Cgroup {
     /// Errors: somebody is in it, or it is frozen.
     pub fn check(plan: &Plan) -> Result<()> {
         let Some(cgroup) = Cgroup::planned(plan) else { return Ok(()) };
-        if cgroup.dirs.iter().any(|dir| exists(dir)) { cgroup.fit() } else { Ok(()) }
+        let there = cgroup.dirs.iter().any(|dir| exists(dir));
+        if there && cgroup.of_others(plan).is_none() { cgroup.fit() } else { Ok(()) }
+    }
+
+    /// The directory that shows that a group which nobody asked for by name is somebody else's, who gave a container the same
+    /// name: to a caller without rights, it is as if none could be had.
+    fn of_others(&self, plan: &Plan) -> Option<&String> {
+        if !(plan.optional && plan.rootless) {
+            return None;
+        }
+        let closed = |dir: &&String| {
+            let access = fs::faccessat2(fs::cwd(), &c(dir), libc::W_OK, libc::AT_EACCESS);
+            matches!(access, Err(Errno::EACCES | Errno::EROFS))
+        };
+        self.dirs.iter().find(closed)
     }
 
     fn planned(plan: &Plan) -> Option<Cgroup> {
@@ -81,11 +98,14 @@ impl Cgroup {
         if cgroup.unit.is_some() {
             return Ok(Some(cgroup));
         }
-        let made = cgroup.make().and_then(|()| {
-            cgroup.settle(plan).inspect_err(|_| {
-                let _ = cgroup.remove();
-            })
-        });
+        let made = match cgroup.of_others(plan) {
+            Some(dir) => Err(Failure::errno(format!("{UNABLE}: {dir} is not this user's"), Errno::EACCES)),
+            None => cgroup.make().and_then(|()| {
+                cgroup.settle(plan).inspect_err(|_| {
+                    let _ = cgroup.remove();
+                })
+            }),
+        };
         match made {
             Ok(()) => Ok(Some(cgroup)),
             Err(failure) => without(plan, failure).map(|()| None),
@@ -97,7 +117,7 @@ impl Cgroup {
         let mut made = Vec::new();
         let all = self.dirs.iter().try_for_each(|dir| {
             let there = if self.v2 { v2::make(dir) } else { v1::make(dir) }
-                .map_err(|e| Failure::errno(format!("unable to apply cgroup configuration: making {dir}"), e))
+                .map_err(|e| Failure::errno(format!("{UNABLE}: making {dir}"), e))
                 .map_err(|f| f.at("linux.cgroupsPath"))?;
             if there {
                 return self.fit();
