@@ -2,7 +2,7 @@
 
 use crate::bundle::{self, Bundle};
 use crate::cli::{CreateArgs, Global, Outcome};
-use crate::{clock, log};
+use crate::{clock, log, usage};
 use coracle_apply::cgroup::scope;
 use coracle_apply::{How, lifecycle, notify, probe, relay, seal};
 use coracle_plan::inputs::{CgroupMode, Host, Overlay, Request};
@@ -60,6 +60,7 @@ pub(crate) fn run_image(
     };
     let started = connected.and_then(|()| {
         let listening = notify::listen(&created.entry).map_err(|f| f.to_string())?;
+        log::debug(global, || log::reached::START.into());
         created.start(&plan).map_err(|f| f.to_string())?;
         Ok(listening)
     });
@@ -203,10 +204,15 @@ fn make(
         pidfd_socket: args.pidfd_socket.as_deref(),
         namespaces: image.network.is_some(),
     };
+    log::debug(global, || log::reached::CLONE.into());
     let created = coracle_apply::create(&plan, record, &how, systemd, &mut warnings);
     // Also of one that failed: what was left out may be why.
     log::warnings(global, &warnings);
-    let created = created.map_err(|f| f.to_string())?;
+    let created = created.map_err(|f| {
+        let command = if foreground { "run" } else { "create" };
+        format!("{} {command} failed: unable to start container process: {f}", usage::name())
+    })?;
+    log::debug(global, || log::reached::READY.into());
     if let (Some(key), None, Some(filter)) = (&key, &request.compiled, plan.filter()) {
         kept::put(&root, key, &filter.program);
     }

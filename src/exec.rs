@@ -51,10 +51,11 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
         .map_err(|r| r.to_string())?;
     log::debug(global, || coracle_plan::show::show(&plan));
     if !plan.first_cpus.is_empty() {
-        // As one number, the way callers look for it.
+        // As one number, in the words that runc has for it in its debug log.
         let mask: String = plan.first_cpus.iter().rev().map(|word| format!("{word:016x}")).collect();
-        log::debug(global, || format!("initial CPU affinity: 0x{}", mask.trim_start_matches('0')));
+        log::debug(global, || format!("nsexec, initial CPUs: affinity: 0x{}", mask.trim_start_matches('0')));
     }
+    log::debug(global, || log::reached::CLONE.into());
     let how = exec::ExecHow {
         pid_file: args.pid_file.as_deref(),
         preserve_fds: request.preserve_fds,
@@ -62,6 +63,7 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
         cgroup: &args.cgroup,
     };
     let running = exec::exec(&plan, &record, &how).map_err(|f| format!("exec failed: {f}"))?;
+    log::debug(global, || log::reached::JOINED.into());
     let Some(signals) = signals else { return Ok(0) };
     let workload = Workload { pidfd: &running.pidfd, pid: running.pid, master: running.master.as_ref() };
     relay::wait(&workload, &signals).map(|s| s.code() as u8).map_err(|f| f.to_string())

@@ -31,6 +31,14 @@ pub(crate) fn debug(global: &Global, text: impl FnOnce() -> String) {
     }
 }
 
+/// How far a process got, for --debug: with the words for it in runc's debug log, which people and suites search.
+pub(crate) mod reached {
+    pub(crate) const CLONE: &str = "nsexec container setup: a process is made in its namespaces";
+    pub(crate) const READY: &str = "child process in init(): all is set up but the program";
+    pub(crate) const START: &str = "init: closing the pipe to signal completion, to become the program";
+    pub(crate) const JOINED: &str = "child process in init(): it joined the container (setns_init: about to exec), and is the program now";
+}
+
 /// How much is to be said. A JSON log holds errors only, unless more was asked for by name: engines take any record in it for
 /// the reason of a failure.
 fn wanted(global: &Global) -> Level {

@@ -17,6 +17,10 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// The file that a waiting init holds, by runc's name: whoever searches a created container's descriptors for one that leaked
+/// knows that this one is meant.
+const WAITING: &CStr = c"exec.fifo";
+
 /// How far a container has come, as far as the disk knows; whether its init still lives, only the kernel knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -433,17 +437,17 @@ impl Record {
 }
 
 impl Entry {
-    /// A descriptor that holds the lock on `waiting`: init keeps it until it becomes the workload.
+    /// A descriptor that holds the lock by which init is known to wait: it keeps it until it becomes the workload.
     pub fn waiting(&self) -> Result<OwnedFd> {
-        let failed = |e| Error::Io("making", self.path.join("waiting"), e);
-        let fd = fs::openat(self.dir(), c"waiting", libc::O_CREAT | libc::O_RDWR | libc::O_NOFOLLOW, 0o600)
+        let failed = |e| Error::Io("making", self.path.join("exec.fifo"), e);
+        let fd = fs::openat(self.dir(), WAITING, libc::O_CREAT | libc::O_RDWR | libc::O_NOFOLLOW, 0o600)
             .map_err(failed)?;
         fs::flock(fd.as_fd(), libc::LOCK_EX | libc::LOCK_NB).map_err(failed)?;
         Ok(fd)
     }
 
     fn waits(&self) -> bool {
-        let open = fs::openat(self.dir(), c"waiting", libc::O_RDWR | libc::O_NOFOLLOW, 0);
+        let open = fs::openat(self.dir(), WAITING, libc::O_RDWR | libc::O_NOFOLLOW, 0);
         open.is_ok_and(|fd| fs::flock(fd.as_fd(), libc::LOCK_SH | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK))
     }
 

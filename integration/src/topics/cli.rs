@@ -15,6 +15,7 @@ tests! {
     a_usage_error_goes_to_the_log_too [Need::Runtime("coracle")];
     the_log_takes_a_scheme [Need::Runtime("coracle")];
     debug_tells_the_steps [Need::Runtime("coracle")];
+    debug_tells_how_far_it_got known "runc": "before 1.3 without execCPUAffinity" known "crun": "says other things";
     a_json_log_holds_nothing_but_the_error;
     an_empty_runtime_directory_counts_as_none [Need::Runtime("coracle")];
     list_of_a_missing_root_is_an_error
@@ -114,6 +115,38 @@ fn debug_tells_the_steps(ctx: &Ctx) -> Result {
     check_eq!(output.stderr(), "", "standard error");
     let text = fs::read_to_string(&log)?;
     check!(text.contains("level=debug") && text.contains("pivot_root"), "log: {text}");
+    Ok(())
+}
+
+/// The words of runc's debug log, which its own suite looks for too.
+fn debug_tells_how_far_it_got(ctx: &Ctx) -> Result {
+    let in_order = |text: &str, words: &[&str]| -> Result {
+        let places: Vec<_> = words.iter().map(|w| text.find(w)).collect();
+        check!(
+            places.iter().all(Option::is_some) && places.is_sorted(),
+            "{words:?} stand at {places:?} of {text}"
+        );
+        Ok(())
+    };
+    let bundle = ctx.shell("true")?;
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let output =
+        ctx.call(&["--debug", "run", "--bundle", path(&bundle.dir), &container.id])?.succeeded("run")?;
+    let completed = "init: closing the pipe to signal completion";
+    in_order(&output.stderr(), &["nsexec container setup", "child process in init()", completed])?;
+    let container = ctx.started(&ctx.waiting()?)?;
+    let process = ctx.dir.join("process.json");
+    std::fs::write(
+        &process,
+        r#"{"args": ["/probe", "exit", "0"], "cwd": "/", "execCPUAffinity": {"initial": "0"}}"#,
+    )?;
+    let output =
+        ctx.call(&["--debug", "exec", "--process", path(&process), &container.id])?.succeeded("exec")?;
+    let text = output.stderr();
+    in_order(&text, &["nsexec container setup", "child process in init()", "setns_init: about to exec"])?;
+    let affinity = text.lines().find(|line| line.contains(": affinity: 0x1"));
+    check!(affinity.is_some_and(|line| line.contains("nsexec")), "the first CPUs in {text}");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ tests! {
     the_path_of_the_config_finds_the_program;
     the_working_directory_is_set;
     a_missing_working_directory_is_made;
+    what_a_waiting_init_holds_leads_nowhere [Need::Runtime("coracle")];
     exactly_three_files_are_open;
     the_callers_pipes_belong_to_the_workload known "runc": "leaves the group";
     preserved_files_are_kept_and_no_others;
@@ -183,6 +184,25 @@ fn a_missing_working_directory_is_made(ctx: &Ctx) -> Result {
 
 fn descriptors(report: &Value) -> Vec<String> {
     report["fds"].as_object().map(|fds| fds.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// Before the start init holds its connections and the file that says that it waits; no directory of the host (CVE-2024-21626).
+fn what_a_waiting_init_holds_leads_nowhere(ctx: &Ctx) -> Result {
+    let container = ctx.create(&ctx.waiting()?)?;
+    let mut held = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{}/fd", container.pid))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().parse::<u32>()? > 2 {
+            held.push(std::fs::read_link(entry.path())?.to_string_lossy().into_owned());
+        }
+    }
+    check!(held.iter().any(|target| target.ends_with("/exec.fifo")), "{held:?} lacks exec.fifo");
+    let meant = |target: &&String| {
+        let connection = ["socket:[", "pipe:[", "anon_inode:"];
+        connection.iter().any(|c| target.starts_with(c)) || target.ends_with("/exec.fifo")
+    };
+    check_eq!(held.iter().find(|target| !meant(target)), None, "what else is held");
+    Ok(())
 }
 
 fn exactly_three_files_are_open(ctx: &Ctx) -> Result {

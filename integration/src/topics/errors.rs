@@ -21,6 +21,7 @@ tests! {
     no_arguments;
     a_missing_program;
     a_missing_program_in_the_path;
+    what_fails_in_init_says_so known "runc": "before 1.2 without the last words" known "crun": "in other words";
     a_program_that_is_a_directory;
     a_program_that_may_not_be_executed;
     a_relative_working_directory
@@ -162,6 +163,22 @@ fn a_missing_program_in_the_path(ctx: &Ctx) -> Result {
         output.stderr()
     );
     Ok(())
+}
+
+/// Callers tell by runc's words whether the container's init failed; a file cannot be mounted on a directory.
+fn what_fails_in_init_says_so(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let mount = json!({"destination": "/etc", "type": "bind", "source": "/etc/passwd", "options": ["bind"]});
+    bundle.push("/mounts", mount);
+    ctx.refused(
+        &bundle,
+        &[
+            "create failed: unable to start container process: error during container init: ",
+            "error mounting ",
+            "etc",
+        ],
+    )
+    .map(drop)
 }
 
 fn a_program_that_is_a_directory(ctx: &Ctx) -> Result {
