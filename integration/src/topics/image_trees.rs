@@ -280,7 +280,10 @@ fn docker_saves(ctx: &Ctx) -> Result {
     );
     sh(&ctx.dir.join("tree"), &format!("tar {ALL} --format=posix -cf '{dir}/tree.tar' ."))?;
     let made = sh(&ctx.dir, &script);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.id().cast_signed()), nix::sys::signal::SIGTERM)?;
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(daemon.id())?),
+        nix::sys::signal::SIGTERM,
+    )?;
     daemon.wait()?;
     let mounts = format!(
         "for m in $(cut -d' ' -f5 /proc/self/mountinfo | grep '^{dir}/' | sort -r); do umount -l $m; done"

@@ -46,10 +46,7 @@ fn permitted(
     tries: &[MountAttr],
     act: impl Fn(&MountAttr) -> coracle_sys::Result<()>,
 ) -> coracle_sys::Result<()> {
-    tries.iter().fold(Err(Errno::EPERM), |so_far, what| match so_far {
-        Err(Errno::EPERM) => act(what),
-        other => other,
-    })
+    tries.iter().map(act).find(|done| *done != Err(Errno::EPERM)).unwrap_or(Err(Errno::EPERM))
 }
 
 /// The options of a bind mount, as runc and crun have them: who names any gets these and no others (mount(8) with `--bind -o`);

@@ -72,7 +72,10 @@ fn unlike(errno: Errno, is_dir: bool, target: BorrowedFd, what: &Mount) -> Failu
 }
 
 fn options_of(what: &Mount, f: Failure) -> Failure {
-    Failure { doing: format!("error mounting {}: setting its options: {}", inside(&what.target), f.doing), ..f }
+    Failure {
+        doing: format!("error mounting {}: setting its options: {}", inside(&what.target), f.doing),
+        ..f
+    }
 }
 
 /// The place to mount on, made if need be.

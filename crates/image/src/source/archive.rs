@@ -169,10 +169,12 @@ impl<R: Read> Read for Counted<'_, R> {
 /// (file-hierarchy(7): /tmp is often in memory).
 fn unnamed() -> Result<File> {
     let own = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty());
-    let places = own.map_or_else(|| vec!["/var/tmp".into(), "/tmp".into()], |dir| vec![dir]);
+    let places =
+        own.map_or_else(|| vec!["/var/tmp".into(), "/tmp".into()], |dir| vec![std::path::PathBuf::from(dir)]);
     let mut failed = Error::new(Kind::NotFound, "there is no directory for temporary files");
     for dir in places {
-        let path = CString::new(dir.as_bytes()).map_err(|_| Error::new(Kind::Usage, "a NUL in TMPDIR"))?;
+        let path = CString::new(dir.as_os_str().as_bytes())
+            .map_err(|_| Error::new(Kind::Usage, "a NUL in TMPDIR"))?;
         match fs::openat(fs::cwd(), &path, libc::O_RDWR | libc::O_TMPFILE, 0o600) {
             Ok(file) => return Ok(file.into()),
             Err(e) => failed = Error::from(e).within(format!("make a temporary file in {}", dir.display())),
