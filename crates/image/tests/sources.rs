@@ -250,7 +250,7 @@ fn compressed_archives_are_no_bombs() {
     let scratch = Scratch::new();
     let file = scratch.path.join("saved.tar.gz");
     let layer = Tar::new().file("f", "1").end();
-    let plain = docker_archive(&[("a", &layer)], &Image::of(&[layer.clone()]).config, json!([]));
+    let plain = docker_archive(&[("a", &layer)], &Image::of(std::slice::from_ref(&layer)).config, json!([]));
     let limits = Limits { inflate_free: 1 << 20, ..Limits::default() };
     let attempt = |bytes: &[u8]| {
         fs::write(&file, bytes).unwrap();
