@@ -67,8 +67,9 @@ fn settled(global: &Global, id: &str) -> Result<Entry, String> {
     let end = Instant::now() + PATIENCE;
     loop {
         let entry = entry(global, id)?;
-        let created = entry.record().is_ok_and(|record| record.stage == Stage::Created);
-        if created || !entry.busy() || Instant::now() >= end {
+        // One that is reserved alone may not be locked yet.
+        let settled = entry.record().is_ok_and(|record| record.stage == Stage::Created || !entry.busy());
+        if settled || Instant::now() >= end {
             return Ok(entry);
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -283,7 +283,7 @@ fn what_hooks_print_goes_to_the_files_of_the_annotations(ctx: &Ctx) -> Result {
 /// It cannot wait for the end of a create that waits for it.
 fn a_hook_that_asks_for_the_state_gets_it(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
-    let file = ctx.dir.join("state");
+    let file = ctx.dir.join("answer");
     let (runtime, root) = (path(&ctx.runtime).to_owned(), ctx.state_root());
     hook(
         &mut bundle,
