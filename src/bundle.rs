@@ -3,7 +3,7 @@
 use coracle_image::config::mappings;
 use coracle_image::rootless::ids_of_caller;
 use coracle_plan::config;
-use coracle_plan::oci::{LinuxNamespaceType as Kind, Spec};
+use coracle_plan::oci::{LinuxNamespace, LinuxNamespaceType as Kind, Spec};
 use coracle_sys::creds;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -44,9 +44,13 @@ pub(crate) fn read(directory: &Path, config: &Path) -> Result<Bundle, String> {
     let parse = |bytes: &[u8]| config::parse(bytes).map_err(|fault| format!("{}: {fault}", file.display()));
     let (mut spec, mut warnings) = parse(&bytes)?;
     if let Some(completed) = with_own_ids(&bytes, &spec) {
+        let told = match user_namespace(&spec) {
+            None => Some(ADDED),
+            Some(_) => (creds::geteuid() == 0).then_some(MAPPED_ROOT),
+        };
+        warnings.extend(told.map(str::to_owned));
         bytes = completed;
         spec = parse(&bytes)?.0;
-        warnings.extend((creds::geteuid() == 0).then(|| MAPPED_ROOT.to_owned()));
     }
     let rootfs = spec.root().as_ref().map(|r| path.join(r.path())).unwrap_or_default();
     Ok(Bundle { path, file, bytes, spec, warnings, rootfs })
@@ -56,12 +60,19 @@ pub(crate) fn read(directory: &Path, config: &Path) -> Result<Bundle, String> {
 const MAPPED_ROOT: &str = "linux.uidMappings: a new user namespace without a map has the caller's ids, so its root owns what \
     the host's root owns";
 
+/// What a user is told whose configuration has none.
+const ADDED: &str = "linux.namespaces: without a user namespace the kernel lets this user make no other; one with the user's ids is added";
+
+fn user_namespace(spec: &Spec) -> Option<&LinuxNamespace> {
+    spec.linux().as_ref()?.namespaces().as_ref()?.iter().find(|n| n.typ() == Kind::User)
+}
+
 /// The configuration with the caller's ids in a new user namespace that maps none; and with such a namespace for a caller
 /// whom the kernel would let make no other one without it: user_namespaces(7). As with crun. Later commands read it so.
 fn with_own_ids(bytes: &[u8], spec: &Spec) -> Option<Vec<u8>> {
     let linux = spec.linux().as_ref()?;
     let namespaces = linux.namespaces().as_deref().unwrap_or(&[]);
-    let asked = namespaces.iter().find(|n| n.typ() == Kind::User);
+    let asked = user_namespace(spec);
     let wanted = match asked {
         Some(user) => user.path().is_none(),
         None => !makes_namespaces() && namespaces.iter().any(|n| n.path().is_none()),

@@ -271,7 +271,7 @@ fn docker_saves(ctx: &Ctx) -> Result {
          {SKOPEO} --insecure-policy copy --quiet oci:'{}':latest docker-archive:in.tar:x:1
          d load --quiet --input in.tar
          mkdir context && echo added >context/added && ln -s added context/link
-         printf 'FROM x:1\nCOPY . /d/new/\nCOPY . /d/again/\nCOPY . /d/again/\nSTOPSIGNAL SIGQUIT\n' >context/Dockerfile
+         printf 'FROM x:1\nCOPY . /added/new/\nCOPY . /added/again/\nCOPY . /added/again/\nSTOPSIGNAL SIGQUIT\n' >context/Dockerfile
          d build --quiet --network none -t x:2 context
          d import tree.tar x:3
          for i in 1 2 3; do d save --output $i.tar x:$i; done
