@@ -306,7 +306,7 @@ fn docker_saves(ctx: &Ctx) -> Result {
     );
     call(ctx, &["unpack", &format!("{all}:x:2"), "chosen", "--", "/true"])?
         .succeeded("unpack of one of several")?;
-    check!(ctx.dir.join("chosen/rootfs/d/new/added").exists(), "another image than the chosen one");
+    check!(ctx.dir.join("chosen/rootfs/added/new/added").exists(), "another image than the chosen one");
     let spec = fs::read_to_string(ctx.dir.join("chosen/config.json"))?;
     check!(spec.contains("\"org.opencontainers.image.stopSignal\": \"SIGQUIT\""), "stop signal: {spec}");
     Ok(())
