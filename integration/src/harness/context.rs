@@ -233,7 +233,7 @@ impl Ctx {
     pub(crate) fn verify_clean(&self) -> Result {
         for pid in look::descendants(std::process::id()) {
             // A dead orphan is nobody's fault: it only waits for this subreaper to ask.
-            if !look::is_zombie(pid) {
+            if !look::is_dead(pid) {
                 self.complain(format!("process left: {}", look::command_line(pid)));
             }
         }

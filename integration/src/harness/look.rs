@@ -191,6 +191,11 @@ pub(crate) fn is_zombie(pid: u32) -> bool {
     status(pid, "State").is_ok_and(|state| state.starts_with('Z'))
 }
 
+/// Whether it is that, or about to be: it has no memory any more, proc_pid_cmdline(5).
+pub(crate) fn is_dead(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.is_empty())
+}
+
 /// What a process is, for a message.
 pub(crate) fn command_line(pid: u32) -> String {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
