@@ -108,7 +108,9 @@ each pause crowd-@
 each resume crowd-@
 each delete --force crowd-@
 rm -r "$BUNDLE"/[0-9]
-echo "left: $(find "/sys/fs/cgroup$own" -mindepth 1 -type d ! -name caller)"
+# Parents stay, as with every runtime: they may be somebody's.
+cd /
+echo "left: $(find "/sys/fs/cgroup$own" -name container)"
 "#;
     let mut bundle = ctx.waiting()?;
     bundle.set("/root/path", json!(path(&bundle.dir.join("rootfs"))));
