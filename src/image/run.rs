@@ -285,8 +285,10 @@ pub(crate) fn sweep(global: &Global, store: &Store) -> Result<(), String> {
 fn clear(store: &Store, only: Option<&str>) -> Result<(), String> {
     let exists = |state: &Path, id: &str| {
         let entry = Entry::open(state, id);
-        // One of the same name that is not of this store does not keep the directory.
-        entry.is_ok_and(|e| e.record().map_or(true, |record| record.bundle == store.container_path(id)))
+        // One of the same name that is not of this store does not keep the directory; nor one that was never made.
+        entry.is_ok_and(|e| {
+            !e.discard_unborn() && e.record().map_or(true, |record| record.bundle == store.container_path(id))
+        })
     };
     for left in store.leftovers(only, exists).map_err(|e| e.to_string())? {
         network::stop(&store.container_path(&left.name));

@@ -263,7 +263,7 @@ impl Job<'_> {
             done = start;
             file.seek(SeekFrom::Start(start))?;
             loop {
-                let n = body.read(&mut buffer).map_err(registry::broken)?;
+                let n = body.read(&mut buffer).map_err(|e| broke_off(wanted, done, Some(&e)))?;
                 if n == 0 {
                     break;
                 }
@@ -280,7 +280,7 @@ impl Job<'_> {
             done += have;
         }
         if done < wanted.size {
-            fail!(Network, "it broke off after {done} of {} bytes", wanted.size);
+            return Err(broke_off(wanted, done, None));
         }
         digest::expect("blob", &wanted.digest, &hasher.finish())
     }
@@ -289,6 +289,12 @@ impl Job<'_> {
         let digest = wanted.digest.to_string();
         self.events.event(Event::Download { digest: &digest, done, of: wanted.size });
     }
+}
+
+/// A download that ended early: by an error of the connection, or as if all of it had come.
+fn broke_off(wanted: &Descriptor, done: u64, why: Option<&std::io::Error>) -> Error {
+    let why = why.map(|e| format!(": {e}")).unwrap_or_default();
+    Error::new(Kind::Network, format!("the connection broke off after {done} of {} bytes{why}", wanted.size))
 }
 
 fn hash_file(mut file: &File, length: u64, hasher: &mut digest::Hasher, buffer: &mut [u8]) -> Result<()> {

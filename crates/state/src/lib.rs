@@ -208,17 +208,40 @@ impl Entry {
     pub fn reserve(root_path: &Path, id: &str) -> Result<(Entry, Lock)> {
         check_id(id)?;
         let root = own(root_path, root(root_path)?)?;
-        let path = root_path.join(id);
-        match fs::mkdirat(root.as_fd(), &name(id), 0o700) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => return Err(Error::Exists(id.into())),
-            Err(e) => return Err(Error::Io("making", path, e)),
+        loop {
+            match fs::mkdirat(root.as_fd(), &name(id), 0o700) {
+                Ok(()) => {}
+                Err(Errno::EEXIST) => match Entry::in_root(root.as_fd(), root_path, id) {
+                    Ok(entry) if entry.discard_unborn() => continue,
+                    Err(Error::Missing(_)) => continue,
+                    _ => return Err(Error::Exists(id.into())),
+                },
+                Err(e) => return Err(Error::Io("making", root_path.join(id), e)),
+            }
+            let entry = Entry::in_root(root.as_fd(), root_path, id);
+            match entry.and_then(|entry| entry.lock().map(|lock| (entry, lock))) {
+                // Before the lock was had, somebody took it for what a command had left that died.
+                Err(Error::Missing(_)) => {}
+                Err(e) => {
+                    // Of no descriptors or locks that are left, say. It is empty: nobody has written anything yet.
+                    let _ = fs::unlinkat(root.as_fd(), &name(id), libc::AT_REMOVEDIR);
+                    return Err(e);
+                }
+                taken => return taken,
+            }
         }
-        let entry = Entry::in_root(root.as_fd(), root_path, id);
-        entry.and_then(|entry| entry.lock().map(|lock| (entry, lock))).inspect_err(|_| {
-            // Of no descriptors or locks that are left, say. It is empty: nobody has written anything yet.
-            let _ = fs::unlinkat(root.as_fd(), &name(id), libc::AT_REMOVEDIR);
-        })
+    }
+
+    /// Removes the directory if no container belongs to it: no command works on it, and there is no record, which create
+    /// writes before its first side effect. Returns whether it is gone.
+    pub fn discard_unborn(&self) -> bool {
+        let Ok(own) = fs::openat(self.dir(), c".", libc::O_DIRECTORY | libc::O_RDONLY, 0) else {
+            return false;
+        };
+        fs::flock(own.as_fd(), libc::LOCK_EX | libc::LOCK_NB).is_ok()
+            && fs::fstat(own.as_fd()).is_ok_and(|s| s.nlink > 0)
+            && matches!(self.read("record.json"), Err(Errno::ENOENT))
+            && self.remove().is_ok()
     }
 
     /// Finds a container.
@@ -485,6 +508,23 @@ mod tests {
         assert_eq!(ids(&root).expect("list"), ["a"]);
         entry.remove().expect("removed");
         assert!(matches!(Entry::open(&root, "a"), Err(Error::Missing(_))));
+        std::fs::remove_dir(&root).expect("empty");
+    }
+
+    #[test]
+    fn what_died_before_its_record_gives_the_id_back() {
+        let root = std::env::temp_dir().join(format!("coracle-unborn-{}", process::getpid()));
+        let (entry, lock) = Entry::reserve(&root, "a").expect("reserved");
+        assert!(!entry.discard_unborn(), "somebody works on it");
+        assert!(matches!(Entry::reserve(&root, "a"), Err(Error::Exists(_))));
+        drop(lock);
+        let (again, lock) = Entry::reserve(&root, "a").expect("nobody works on it, and it has no record");
+        assert!(matches!(entry.lock(), Err(Error::Missing(_))));
+        again.write("record.json", b"whatever").expect("written");
+        drop(lock);
+        assert!(!again.discard_unborn(), "it has a record");
+        assert!(matches!(Entry::reserve(&root, "a"), Err(Error::Exists(_))));
+        again.remove().expect("removed");
         std::fs::remove_dir(&root).expect("empty");
     }
 

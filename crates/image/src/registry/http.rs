@@ -138,7 +138,10 @@ impl Response {
     /// The whole body. Errors: more than `most` bytes.
     pub(super) fn bytes(self, most: u64) -> Result<Vec<u8>> {
         let mut all = Vec::new();
-        self.reader().take(most + 1).read_to_end(&mut all).map_err(broken)?;
+        self.reader()
+            .take(most + 1)
+            .read_to_end(&mut all)
+            .map_err(|e| Error::new(Kind::Network, format!("the connection broke: {e}")))?;
         if all.len() as u64 > most {
             fail!(Limit, "an answer of more than {most} bytes");
         }
@@ -181,11 +184,6 @@ fn asking(origin: &Origin, proxy: Option<&ureq::Proxy>) -> String {
 /// Whether a request failed because of what the server said in TLS, in rustls's words.
 pub(super) fn speaks_tls(e: &Error) -> bool {
     ["certificate", "alert"].iter().any(|word| e.to_string().to_ascii_lowercase().contains(word))
-}
-
-/// A body that broke off.
-pub(super) fn broken(e: std::io::Error) -> Error {
-    Error::new(Kind::Network, format!("the connection broke: {e}"))
 }
 
 /// The client's errors, with what helps.

@@ -31,11 +31,6 @@ use url::Origin;
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// What to make of an error while a blob's bytes are read.
-pub fn broken(e: std::io::Error) -> Error {
-    http::broken(e)
-}
-
 /// The server that a WWW-Authenticate header names for tokens, if there is one: what a registry's answer is read with.
 pub fn realm<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<String> {
     match Challenge::parse(headers)? {
