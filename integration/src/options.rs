@@ -10,6 +10,7 @@ Runs the tests whose name (topic/test) contains one of the substrings; all witho
   --needs              print what this machine offers of the things that tests need
   --jobs N             how many tests at a time (default: the number of processors)
   --timeout SECONDS    how long one test may take (default 180)
+  --except SUBSTRING   leave out the tests whose name contains it; may be given again
   --private-cgroup2    run in a private mount namespace where /sys/fs/cgroup is one cgroup2 mount
   --tally FILE         append the three numbers of the last line to FILE";
 
@@ -22,6 +23,7 @@ pub(crate) struct Options {
     pub(crate) private_cgroup2: bool,
     pub(crate) tally: Option<String>,
     pub(crate) filters: Vec<String>,
+    pub(crate) except: Vec<String>,
 }
 
 /// Reads the words after the program's name; the error is a sentence for the user.
@@ -34,6 +36,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Options, String> {
         private_cgroup2: false,
         tally: None,
         filters: Vec::new(),
+        except: Vec::new(),
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -43,6 +46,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Options, String> {
             "--private-cgroup2" => options.private_cgroup2 = true,
             "--jobs" => options.jobs = number(word, words.next())?,
             "--timeout" => options.timeout = number(word, words.next())?,
+            "--except" => options.except.push(words.next().ok_or("--except wants a word")?.clone()),
             "--tally" => options.tally = Some(words.next().ok_or("--tally wants a file")?.clone()),
             "--help" | "-h" => return Err("the end-to-end tests".into()),
             flag if flag.starts_with('-') => return Err(format!("unknown option {flag}")),

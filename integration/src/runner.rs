@@ -53,8 +53,7 @@ fn run(options: &Options) -> Result<ExitCode> {
     if options.private_cgroup2 {
         private_cgroup2()?;
     }
-    let chosen: Vec<(String, &Test)> =
-        topics::all().filter(|(name, _)| wanted(name, &options.filters)).collect();
+    let chosen: Vec<(String, &Test)> = topics::all().filter(|(name, _)| wanted(name, options)).collect();
     if options.list {
         chosen.iter().for_each(|(name, test)| println!("{name} {:?}", test.needs));
         return Ok(ExitCode::SUCCESS);
@@ -76,8 +75,9 @@ fn run(options: &Options) -> Result<ExitCode> {
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn wanted(name: &str, filters: &[String]) -> bool {
-    filters.is_empty() || filters.iter().any(|filter| name.contains(filter))
+fn wanted(name: &str, options: &Options) -> bool {
+    let among = |words: &[String]| words.iter().any(|word| name.contains(word));
+    (options.filters.is_empty() || among(&options.filters)) && !among(&options.except)
 }
 
 /// The runtime under test: `RUNTIME`, else the coracle that stands beside this binary.
