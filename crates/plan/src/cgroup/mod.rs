@@ -19,6 +19,10 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
 use std::path::{Component, Path};
 
 pub(crate) const SECTION: &str = "config-linux.md, Control groups";
+/// NAME_MAX of limits.h.
+const NAME_BYTES: usize = 255;
+/// PATH_MAX, less what stands before a group's path and the name of its longest file.
+const PATH_BYTES: usize = 4000;
 
 /// Decides the control group.
 pub(crate) fn plan(spec: &Spec, host: &Host, request: &Request, found: &mut Findings) -> Cgroup {
@@ -109,7 +113,17 @@ fn path(asked: Option<&Path>, host: &Host, request: &Request, found: &mut Findin
         );
     }
     let parent = if asked.is_absolute() { "" } else { own };
-    format!("{parent}/{}", words.join("/"))
+    let path = format!("{parent}/{}", words.join("/"));
+    let longest = words.iter().map(|w| w.len()).max().unwrap_or_default();
+    if longest > NAME_BYTES || path.len() > PATH_BYTES {
+        found.problem(
+            "linux.cgroupsPath",
+            format!("it has {} bytes, and {longest} between two slashes", path.len()),
+            SECTION,
+            format!("write at most {PATH_BYTES}, and {NAME_BYTES} between two slashes"),
+        );
+    }
+    path
 }
 
 /// config-linux.md, Cgroup ownership: the container's user, as the host counts, owns its group when it has a cgroup

@@ -156,8 +156,10 @@ fn long_values_arrive_whole_or_are_refused(ctx: &Ctx) -> Result {
     }
     for pointer in ["/process/cwd", "/linux/maskedPaths/0", "/hostname", "/linux/cgroupsPath"] {
         let mut bundle = ctx.waiting()?;
-        bundle.set(pointer, json!(format!("/{}", "p/".repeat(35 << 10))));
+        bundle.set(pointer, json!(format!("/too-long/{}", "p/".repeat(35 << 10))));
         ctx.refused(&bundle, &[]).map_err(|e| format!("{pointer}: {e}"))?;
     }
+    let groups = look::cgroups_named("too-long");
+    check!(groups.is_empty(), "a refused create leaves {} groups", groups.len());
     Ok(())
 }
