@@ -9,7 +9,7 @@ use crate::starting::Starting;
 use crate::step::root;
 use coracle_plan::inputs::CgroupMode;
 use coracle_plan::steps::Hooks;
-use coracle_state::{Entry, Record};
+use coracle_state::{Entry, Lock, Record, Stage};
 use coracle_sys::{Errno, libc, poll, process, socket};
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -17,9 +17,25 @@ use std::time::{Duration, Instant};
 
 /// How long init may take to die of SIGKILL.
 const DEATH: i32 = 10_000;
+/// How long a command waits for another that works on the same container: longer than all they do but a hook that hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a signal waits for it.
+const HASTE: Duration = Duration::from_secs(1);
 
 fn says(e: coracle_state::Error) -> Failure {
     Failure::says(e.to_string())
+}
+
+/// Locks a container, for which another command may be at work on it for some time, but not for ever.
+pub(crate) fn locked(entry: &Entry) -> Result<Lock> {
+    entry.lock_within(PATIENCE).map_err(says)?.ok_or_else(|| {
+        let who = entry.holder().map(|pid| format!(", process {pid},")).unwrap_or_default();
+        Failure::says(format!(
+            "another command{who} has been at work on container {:?} for {} s, in a hook perhaps: wait for it, or end it, and try again",
+            entry.id,
+            PATIENCE.as_secs()
+        ))
+    })
 }
 
 /// The control group of a record.
@@ -38,7 +54,7 @@ pub fn status(entry: &Entry, record: &Record) -> Result<(&'static str, i32)> {
 
 /// Starts the workload and runs the poststart hooks.
 pub fn start(entry: &Entry, hooks: &Hooks) -> Result<()> {
-    let _lock = entry.lock().map_err(says)?;
+    let _lock = locked(entry)?;
     let record = entry.record().map_err(says)?;
     let pid = match status(entry, &record)? {
         ("created", pid) => pid,
@@ -70,7 +86,12 @@ fn stop(record: &Record) {
 /// Sends a signal to init, or to all processes.
 /// Errors: "container not running" when init is gone (except with `all`, as engines expect).
 pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
-    let _lock = entry.lock().map_err(says)?;
+    let _lock = match entry.lock_within(HASTE).map_err(says)? {
+        // Of one that runs, a poststart hook must not keep signals away.
+        None if entry.record().is_ok_and(|record| record.stage == Stage::Created) => None,
+        None => Some(locked(entry)?),
+        lock => lock,
+    };
     let record = entry.record().map_err(says)?;
     let group = cgroup(&record);
     let Some(init) = record.init().map_err(says)? else {
@@ -96,7 +117,7 @@ pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
 
 /// Removes a container. Without `force` it must not be running.
 pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Result<()> {
-    let _lock = entry.lock().map_err(says)?;
+    let _lock = locked(entry)?;
     let record = match entry.record() {
         Ok(record) => record,
         // Without a record nothing else was done yet, or somebody damaged it: there is nothing to find the rest by.
@@ -146,7 +167,7 @@ pub(crate) fn detach(record: &Record) -> Result<()> {
 
 /// Freezes or thaws the processes.
 pub fn pause(entry: &Entry, on: bool) -> Result<()> {
-    let _lock = entry.lock().map_err(says)?;
+    let _lock = locked(entry)?;
     let record = entry.record().map_err(says)?;
     match (status(entry, &record)?.0, on) {
         ("running", true) | ("paused", false) | ("created", true) => {}
@@ -173,7 +194,7 @@ fn limits(entry: &Entry) -> serde_json::Value {
 /// Changes limits of a container that is not stopped. Returns what must be said.
 /// Errors: what is wrong with the new limits; what the kernel or systemd refused.
 pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
-    let _lock = entry.lock().map_err(says)?;
+    let _lock = locked(entry)?;
     let record = entry.record().map_err(says)?;
     if status(entry, &record)?.0 == "stopped" {
         return Err(Failure::says("container not running"));
@@ -194,7 +215,7 @@ pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
 /// Changes the schemata of a container's class of service: resctrl.rst, Schemata files.
 /// Errors: it was created without linux.intelRdt; what the kernel refused.
 pub fn update_rdt(entry: &Entry, lines: &[String]) -> Result<()> {
-    let _lock = entry.lock().map_err(says)?;
+    let _lock = locked(entry)?;
     let record = entry.record().map_err(says)?;
     let groups = record.rdt.as_ref().ok_or_else(|| {
         Failure::says("the container belongs to no class of service; create it with linux.intelRdt")

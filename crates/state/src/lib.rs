@@ -16,6 +16,7 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The file that a waiting init holds, by runc's name: whoever searches a created container's descriptors for one that leaked
 /// knows that this one is meant.
@@ -269,15 +270,49 @@ impl Entry {
     }
 
     /// Locks the container for one command; waits while another has it. A container that was deleted meanwhile is missing.
-    pub fn lock(&self) -> Result<Lock> {
-        let failed = |e| Error::Io("locking", self.path.clone(), e);
-        fs::flock(self.dir(), libc::LOCK_EX).map_err(failed)?;
-        if fs::fstat(self.dir()).map_err(failed)?.nlink == 0 {
+    fn lock(&self) -> Result<Lock> {
+        fs::flock(self.dir(), libc::LOCK_EX).map_err(|e| self.unlockable(e))?;
+        self.locked()
+    }
+
+    /// As `lock`, for so long at most: `None` when another command has it still.
+    pub fn lock_within(&self, patience: Duration) -> Result<Option<Lock>> {
+        let (end, mut pause) = (Instant::now() + patience, Duration::from_micros(200));
+        loop {
+            match fs::flock(self.dir(), libc::LOCK_EX | libc::LOCK_NB) {
+                Ok(()) => return self.locked().map(Some),
+                Err(Errno::EWOULDBLOCK) if Instant::now() < end => std::thread::sleep(pause),
+                Err(Errno::EWOULDBLOCK) => return Ok(None),
+                Err(e) => return Err(self.unlockable(e)),
+            }
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    fn locked(&self) -> Result<Lock> {
+        if fs::fstat(self.dir()).map_err(|e| self.unlockable(e))?.nlink == 0 {
             return Err(Error::Missing(self.id.clone()));
         }
-        let fd = fs::dup_from(self.dir(), 3).map_err(failed)?;
+        let fd = fs::dup_from(self.dir(), 3).map_err(|e| self.unlockable(e))?;
         self.held.set(true);
         Ok(Lock { fd })
+    }
+
+    fn unlockable(&self, errno: Errno) -> Error {
+        Error::Io("locking", self.path.clone(), errno)
+    }
+
+    /// The process that has the container's lock, as proc_locks(5) tells; `None`: nobody has, or it cannot be seen from here.
+    pub fn holder(&self) -> Option<i32> {
+        let inode = fs::fstat(self.dir()).ok()?.ino.to_string();
+        let locks = fs::open(c"/proc/locks", libc::O_RDONLY, 0).ok()?;
+        let locks = fs::read_to_end(locks.as_fd(), 16 << 20).ok()?;
+        String::from_utf8_lossy(&locks).lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields[..] else { return None };
+            // Its device may be given by another number than stat(2) gives (btrfs): the inode's has to do.
+            (file.rsplit(':').next() == Some(&inode)).then(|| pid.parse().ok().filter(|pid| *pid > 0))?
+        })
     }
 
     /// Whether another command is working on this container now.
@@ -516,6 +551,9 @@ mod tests {
         let root = std::env::temp_dir().join(format!("coracle-unborn-{}", process::getpid()));
         let (entry, lock) = Entry::reserve(&root, "a").expect("reserved");
         assert!(!entry.discard_unborn(), "somebody works on it");
+        let other = Entry::open(&root, "a").expect("opened");
+        assert!(matches!(other.lock_within(Duration::from_millis(5)), Ok(None)));
+        assert_eq!(other.holder(), Some(process::getpid()));
         assert!(matches!(Entry::reserve(&root, "a"), Err(Error::Exists(_))));
         drop(lock);
         let (again, lock) = Entry::reserve(&root, "a").expect("nobody works on it, and it has no record");

@@ -1,6 +1,11 @@
 //! The six kinds of hooks: when, where, with what on standard input (config.md, "POSIX-platform Hooks").
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -23,6 +28,8 @@ tests! {
     a_failing_poststop_hook_does_not_fail_run;
     a_failing_poststop_hook_does_not_stop_delete;
     a_hook_that_takes_too_long_is_ended;
+    a_poststart_hook_that_hangs_keeps_no_signal_away
+        known "runc": "1.1 runs poststart at the end of create";
     poststop_runs_after_the_container_is_gone;
     what_hooks_print_goes_to_the_files_of_the_annotations known "runc": "the annotations are crun's";
     a_hook_that_asks_for_the_state_gets_it known "runc": "says created" known "crun": "says that there is no container";
@@ -242,6 +249,28 @@ fn a_hook_that_takes_too_long_is_ended(ctx: &Ctx) -> Result {
     let args = json!(["sleep", "1000"]);
     bundle.push("/hooks/createRuntime", json!({"path": "/bin/sleep", "args": args, "timeout": 1}));
     ctx.refused(&bundle, &[]).map(drop)
+}
+
+/// Whoever wants to be rid of a container whose start never comes back.
+fn a_poststart_hook_that_hangs_keeps_no_signal_away(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let file = ctx.dir.join("hangs");
+    hook(&mut bundle, "poststart", &format!("echo hangs > {}; exec sleep 20", path(&file)));
+    bundle.write()?;
+    let mut container = Container::named(ctx, ctx.id(), &bundle.dir);
+    container.create(&[])?;
+    let init = container.pid;
+    let mut start = ctx.command(&["start", &container.id]).stderr(Stdio::null()).spawn()?;
+    until("the hook runs", || Ok(file.exists().then_some(())))?;
+    let begin = Instant::now();
+    ctx.call(&["kill", &container.id, "KILL"])?.succeeded("kill during the hook")?;
+    until("init is dead", || Ok(look::is_dead(init).then_some(())))?;
+    check!(begin.elapsed() < Duration::from_secs(8), "it took {} ms", begin.elapsed().as_millis());
+    start.kill()?;
+    start.wait()?;
+    ctx.call(&["delete", "--force", &container.id])?.succeeded("delete --force")?;
+    look::kill_and_reap_all();
+    Ok(())
 }
 
 fn poststop_runs_after_the_container_is_gone(ctx: &Ctx) -> Result {

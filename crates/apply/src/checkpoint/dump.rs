@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Takes a picture of a running or paused container into the image's directory.
 /// Errors: the status, what criu lacks, what criu says. The container runs on then.
 pub fn checkpoint(plan: &Plan, entry: &Entry, record: &Record, options: &Options) -> Result<()> {
-    let _lock = entry.lock().map_err(|e| Failure::says(e.to_string()))?;
+    let _lock = lifecycle::locked(entry)?;
     let pid = match lifecycle::status(entry, record)? {
         ("running" | "paused", pid) => pid,
         (status, _) => {
