@@ -136,6 +136,15 @@ impl Ctx {
         Ok(Output::new(&status, out, err))
     }
 
+    /// A shell script in a scope of the user's own systemd, whose control group is the user's (Delegate=yes in
+    /// systemd.resource-control(5)). It finds the runtime, its state root and the bundle in RUNTIME, STATE and BUNDLE.
+    pub(crate) fn delegated(&self, script: &str, bundle: &Bundle) -> Command {
+        let mut command = Command::new("systemd-run");
+        command.args(["--user", "--scope", "--quiet", "--property", "Delegate=yes", "/bin/sh", "-c", script]);
+        command.env("RUNTIME", &self.runtime).env("STATE", self.state_root()).env("BUNDLE", &bundle.dir);
+        command
+    }
+
     /// `run` in the foreground, to the end of the workload.
     pub(crate) fn run(&self, bundle: &Bundle) -> Result<Output> {
         self.run_with(&[], bundle)

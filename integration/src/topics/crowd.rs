@@ -116,13 +116,8 @@ echo "left: $(find "/sys/fs/cgroup$own" -name container)"
     bundle.set("/root/path", json!(path(&bundle.dir.join("rootfs"))));
     bundle.set("/linux/cgroupsPath", json!("/DELEGATED/container")).write()?;
     for _ in 0..many(ctx, 50) / BATCH {
-        let mut command = std::process::Command::new("systemd-run");
-        command.args(["--user", "--scope", "--quiet", "--property", "Delegate=yes", "/bin/sh", "-c", SCRIPT]);
-        command
-            .env("RUNTIME", &ctx.runtime)
-            .env("STATE", ctx.state_root())
-            .env("BUNDLE", &bundle.dir)
-            .env("LIMITED", if ctx.host.controller("pids") { "yes" } else { "" });
+        let mut command = ctx.delegated(SCRIPT, &bundle);
+        command.env("LIMITED", if ctx.host.controller("pids") { "yes" } else { "" });
         let output = ctx.finish(command)?.succeeded("the script in a delegated scope")?;
         check_eq!(output.stdout(), "left: \n", "what is seen from outside ({})", output.stderr());
         look::kill_and_reap_all();

@@ -147,13 +147,8 @@ test -d "$group" || echo gone
     let mut bundle = ctx.waiting()?;
     bundle.set("/linux/cgroupsPath", json!("/DELEGATED/container"));
     bundle.set("/linux/resources/pids", json!({"limit": 33})).write()?;
-    let mut command = std::process::Command::new("systemd-run");
-    command.args(["--user", "--scope", "--quiet", "--property", "Delegate=yes", "/bin/sh", "-c", SCRIPT]);
-    command
-        .env("RUNTIME", &ctx.runtime)
-        .env("STATE", ctx.state_root())
-        .env("BUNDLE", &bundle.dir)
-        .env("ID", ctx.id());
+    let mut command = ctx.delegated(SCRIPT, &bundle);
+    command.env("ID", ctx.id());
     let output = ctx.finish(command)?.succeeded("the script in a delegated scope")?;
     check_eq!(
         output.stdout(),
