@@ -28,8 +28,7 @@ tests! {
     a_failing_poststop_hook_does_not_fail_run;
     a_failing_poststop_hook_does_not_stop_delete;
     a_hook_that_takes_too_long_is_ended;
-    a_poststart_hook_that_hangs_keeps_no_signal_away
-        known "runc": "1.1 runs poststart at the end of create";
+    a_poststart_hook_that_hangs_keeps_no_signal_away;
     poststop_runs_after_the_container_is_gone;
     what_hooks_print_goes_to_the_files_of_the_annotations known "runc": "the annotations are crun's";
     a_hook_that_asks_for_the_state_gets_it known "runc": "says created" known "crun": "says that there is no container";
