@@ -49,7 +49,11 @@ fn of_mount(mount: &Mount, root: BorrowedFd, out: &mut Vec<External>) {
     let at = || resolved(root, &mount.target);
     match &mount.what {
         MountKind::Bind(bind) if !bind.inside => {
-            out.push(External { target: at(), source: string(&bind.source) });
+            let named = string(&bind.source);
+            // criu mounts a link itself, not what it leads to: /lib, say, of a host with a merged /usr.
+            let followed = std::fs::canonicalize(&named).ok().filter(|_| !bind.nofollow && !bind.copy_link);
+            let source = followed.and_then(|path| path.into_os_string().into_string().ok()).unwrap_or(named);
+            out.push(External { target: at(), source });
         }
         MountKind::LegacyCgroups(group, _) => {
             out.extend(crate::cgroup::hierarchies().iter().map(|h| External {
