@@ -284,10 +284,10 @@ pub(crate) fn sweep(global: &Global, store: &Store) -> Result<(), String> {
 /// Removes directories without a container, or this one's only.
 fn clear(store: &Store, only: Option<&str>) -> Result<(), String> {
     let exists = |state: &Path, id: &str| {
-        let entry = Entry::open(state, id);
         // One of the same name that is not of this store does not keep the directory; nor one that was never made.
-        entry.is_ok_and(|e| {
-            !e.discard_unborn() && e.record().map_or(true, |record| record.bundle == store.container_path(id))
+        Entry::open(state, id).is_ok_and(|entry| match entry.record() {
+            Ok(record) => record.bundle == store.container_path(id),
+            Err(_) => !entry.discard_unborn(),
         })
     };
     for left in store.leftovers(only, exists).map_err(|e| e.to_string())? {

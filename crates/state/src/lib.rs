@@ -228,6 +228,8 @@ impl Entry {
                     let _ = fs::unlinkat(root.as_fd(), &name(id), libc::AT_REMOVEDIR);
                     return Err(e);
                 }
+                // Another's, made where ours was.
+                Ok((entry, _)) if entry.read("record.json").is_ok() => return Err(Error::Exists(id.into())),
                 taken => return taken,
             }
         }
