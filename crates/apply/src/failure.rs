@@ -10,7 +10,7 @@ pub struct Failure {
     pub doing: String,
     /// Why the kernel refused.
     pub errno: Option<Errno>,
-    /// JSON path of config.json, or empty.
+    /// JSON path of config.json, or empty. Told at the end, unless `doing` has it: callers match the end of some messages.
     pub origin: String,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for Failure {
         if let Some(errno) = self.errno {
             write!(f, ": {}", errno.desc().to_lowercase())?;
         }
-        if !self.origin.is_empty() {
+        if !self.doing.contains(&self.origin) {
             write!(f, " (asked for by {})", self.origin)?;
         }
         Ok(())

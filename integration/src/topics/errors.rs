@@ -21,6 +21,7 @@ tests! {
     no_arguments;
     a_missing_program;
     a_missing_program_in_the_path;
+    a_missing_program_is_told_last known "runc": "before 1.2 without the last words" known "crun": "in other words";
     what_fails_in_init_says_so known "runc": "before 1.2 without the last words" known "crun": "in other words";
     a_program_that_is_a_directory;
     a_program_that_may_not_be_executed;
@@ -162,6 +163,17 @@ fn a_missing_program_in_the_path(ctx: &Ctx) -> Result {
         "message: {}",
         output.stderr()
     );
+    Ok(())
+}
+
+/// Podman's suite expects these words of runc, with Podman's own right behind them.
+fn a_missing_program_is_told_last(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.args(&[""]);
+    let message = ctx.refused(&bundle, &[])?.stderr();
+    let told = message.contains("create failed: unable to start container process: ")
+        && message.trim_end().trim_end_matches('"').ends_with("executable file not found in $PATH");
+    check!(told, "message: {message}");
     Ok(())
 }
 

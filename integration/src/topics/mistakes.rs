@@ -158,10 +158,10 @@ mistakes! {
         "/process/args": [] => "process.args: is empty: there is no program to run (config.md, Process); name a program, such as [\"sh\"]";
         "/process/args": null => "process.args: is empty: there is no program to run (config.md, Process); name a program, such as [\"sh\"]";
         "/process/args": "true" => "process.args: \"true\" is not an array (config.md, Process); write an array";
-        "/process/args": ["/no/such/program"] => "exec: \"/no/such/program\": stat \"/no/such/program\": no such file or directory (asked for by process.args[0])";
-        "/process/args": ["no-such-program"] => "exec: \"no-such-program\": executable file not found in $PATH (asked for by process.args[0])";
-        "/process/args": ["/etc"] => "exec: \"/etc\": is a directory: permission denied (asked for by process.args[0])";
-        "/process/args": ["/etc/passwd"] => "exec: \"/etc/passwd\": permission denied (asked for by process.args[0])";
+        "/process/args": ["/no/such/program"] => "process.args[0]: exec: \"/no/such/program\": stat \"/no/such/program\": no such file or directory";
+        "/process/args": ["no-such-program"] => "process.args[0]: exec: \"no-such-program\": executable file not found in $PATH";
+        "/process/args": ["/etc"] => "process.args[0]: exec: \"/etc\": is a directory: permission denied";
+        "/process/args": ["/etc/passwd"] => "process.args[0]: exec: \"/etc/passwd\": permission denied";
         "/process/args": ["sh", "a\u{0}b"] => "process.args[1]: holds a NUL byte; remove it";
         "/process/env": ["A=1", "B=\u{0}"] => "process.env[1]: holds a NUL byte; remove it";
         "/process/env": {"A": "1"} => "process.env: {\"A\":\"1\"} is not an array (config.md, Process); write an array";

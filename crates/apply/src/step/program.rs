@@ -17,8 +17,12 @@ pub(crate) fn enter(cwd: &CStr) -> Result<()> {
 }
 
 /// Finds the program as execvp(3) would, with the container's own PATH.
-/// The words are those that engines look for.
+/// The words are those that engines look for; Podman also that nothing follows them, so the place stands before.
 pub(crate) fn find(program: &Program) -> Result<CString> {
+    search(program).map_err(|f| Failure { doing: format!("process.args[0]: {}", f.doing), ..f })
+}
+
+fn search(program: &Program) -> Result<CString> {
     let Some(name) = program.argv.first() else {
         return Err(Failure::says("exec: \"\": executable file not found in $PATH"));
     };
