@@ -141,7 +141,8 @@ mistakes! {
         "/mounts/-": {"destination": "/mnt", "type": "tmpfs", "options": ["ro\u{0}"]} => "mounts[7].options[0]: holds a NUL byte; remove it";
         "/mounts/-": {"destination": "/proc/sys/kernel", "type": "tmpfs"} => "mounts[7].destination: \"/proc/sys/kernel\" would hide part of /proc from the runtime and the container (CVE-2019-16884); mount it outside /proc, or mount proc there";
         "/mounts/-": {"destination": "/proc", "type": "tmpfs"} => "mounts[7].destination: \"/proc\" would hide part of /proc from the runtime and the container (CVE-2019-16884); mount it outside /proc, or mount proc there";
-        "/mounts/-": {"destination": "/etc/passwd", "options": ["bind"], "source": "/etc"} => "error mounting \"/etc/passwd\", which is a file, and the source a directory: invalid argument (asked for by mounts[7])";
+        "/mounts/-": {"destination": "/etc/passwd", "options": ["bind"], "source": "/etc"} => "error mounting \"/etc/passwd\" (a directory onto a file): not a directory (asked for by mounts[7])";
+        "/mounts/-": {"destination": "/tmp", "options": ["bind"], "source": "/etc/passwd"} => "error mounting \"/tmp\" (a file onto a directory): not a directory (asked for by mounts[7])";
         "/mounts/-": {"destination": "/mnt", "type": "tmpfs", "options": ["remount", "ro"]} => "remounting \"/mnt\": nothing is mounted there (asked for by mounts[7])";
         "/linux/rootfsPropagation": "sideways" => "linux.rootfsPropagation: \"sideways\" is not a propagation (config-linux.md, Rootfs Mount Propagation); use shared, slave, private or unbindable";
     }

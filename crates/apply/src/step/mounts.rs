@@ -56,19 +56,17 @@ pub(crate) fn mount(
     Ok(Some(made))
 }
 
-/// Why a mount could not be attached.
+/// Why a mount could not be attached. What move_mount(2) calls EINVAL for a file and a directory, mount(2) calls ENOTDIR: Docker
+/// knows that one's words, and says what to look at, but takes EISDIR's for a program that cannot be run (exit status 126).
 fn unlike(errno: Errno, is_dir: bool, target: BorrowedFd, what: &Mount) -> Failure {
     let kind = |dir| if dir { "a directory" } else { "a file" };
     let onto_dir = fs::fstat(target).is_ok_and(|s| s.kind() == libc::S_IFDIR);
     let doing = format!("error mounting {}", inside(&what.target));
-    Failure::errno(
-        if onto_dir == is_dir {
-            doing
-        } else {
-            format!("{doing}, which is {}, and the source {}", kind(onto_dir), kind(is_dir))
-        },
-        errno,
-    )
+    if onto_dir == is_dir {
+        return Failure::errno(doing, errno);
+    }
+    let kinds = format!("{doing} ({} onto {})", kind(is_dir), kind(onto_dir));
+    Failure::errno(kinds, if errno == Errno::EINVAL { Errno::ENOTDIR } else { errno })
 }
 
 fn options_of(what: &Mount, f: Failure) -> Failure {
