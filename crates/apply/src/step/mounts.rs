@@ -183,7 +183,8 @@ fn make(
     match kind {
         MountKind::Bind(source) => bind(root, source, what, opened, later),
         MountKind::Filesystem(fstype, source, parameters) => {
-            let mode = inherited_mode(fstype, parameters, root, &what.target);
+            let mode = inherited_mode(fstype, parameters, root, &what.target)
+                .doing(|| format!("looking at {}", text(&what.target)))?;
             let made = filesystem(fstype, source, parameters.iter().chain(mode.as_ref()), what.attributes.0)?;
             what.label.as_ref().map_or(Ok(()), |label| relabel(made.as_fd(), label)).map(|()| made)
         }
@@ -235,18 +236,22 @@ fn clone_flags(bind: &Bind) -> u32 {
     mount::OPEN_TREE_CLONE | if bind.recursive { mount::AT_RECURSIVE } else { 0 }
 }
 
-/// A tmpfs without a mode takes that of the directory that it covers, as peers do: /tmp stays 1777.
+/// A tmpfs without a mode takes that of the directory that it covers, as peers do: /tmp stays 1777. Where nothing is there yet,
+/// the kernel's own mode stands.
 fn inherited_mode(
     fstype: &CStr,
     parameters: &[Parameter],
     root: BorrowedFd,
     target: &CStr,
-) -> Option<Parameter> {
+) -> coracle_sys::Result<Option<Parameter>> {
     if fstype != c"tmpfs" || parameters.iter().any(|(k, _)| k.as_c_str() == c"mode") {
-        return None;
+        return Ok(None);
     }
-    let stat = path::open(root, target, libc::O_PATH).and_then(|d| fs::fstat(d.as_fd())).ok()?;
-    Some((c"mode".to_owned(), CString::new(format!("{:o}", stat.mode & 0o7777)).ok()))
+    match path::open(root, target, libc::O_PATH).and_then(|d| fs::fstat(d.as_fd())) {
+        Ok(stat) => Ok(Some((c"mode".to_owned(), CString::new(format!("{:o}", stat.mode & 0o7777)).ok()))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn filesystem<'a>(

@@ -1,6 +1,6 @@
-//! What its syscalls show of the runtime: no name of the image leads anywhere by itself.
+//! What its syscalls show of the runtime: no name of the image leads anywhere by itself, and no failure passes unnoticed.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use crate::harness::{Container, Ctx, Need, Result, check, container::until, context::path, look, tests};
 
@@ -8,6 +8,7 @@ const STRACE: Need = Need::File("/usr/bin/strace");
 
 tests! {
     no_name_of_the_image_is_followed_before_the_pivot [STRACE];
+    a_syscall_that_fails_is_told_of_or_made_up_for [STRACE, Need::Runtime("coracle")];
 }
 
 /// All calls of these kinds that creating the container takes, a line each.
@@ -65,4 +66,97 @@ fn no_name_of_the_image_is_followed_before_the_pivot(ctx: &Ctx) -> Result {
     }
     check!(held > 10, "only {held} lookups within the root: what was traced?");
     Ok(())
+}
+
+/// What cannot fail, and what the C library and Rust's begin with, before the runtime has a word.
+const BEFORE: [&str; 21] = [
+    "arch_prctl",
+    "brk",
+    "close",
+    "execve",
+    "exit",
+    "exit_group",
+    "futex",
+    "getpid",
+    "getrandom",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "poll",
+    "prlimit64",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "set_robust_list",
+    "set_tid_address",
+    "sigaltstack",
+    "umask",
+];
+
+/// With EPERM these have another way to the same end: nodes are bound from the host, and a caller whose capabilities cannot be
+/// read gives none.
+const OTHERWISE: [&str; 2] = ["capget", "mknodat"];
+
+/// Every syscall in turn fails once, in each process that makes it: either create says so and leaves nothing, or start says so, or
+/// the container is what it would have been.
+fn a_syscall_that_fails_is_told_of_or_made_up_for(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &["ro", "nosuid"]);
+    bundle.set("/process/user", serde_json::json!({"uid": 1000, "gid": 1000, "additionalGids": [7]}));
+    bundle.set("/process/oomScoreAdj", 500.into()).write()?;
+    let traced = Container::named(ctx, ctx.id(), &bundle.dir);
+    let text = calls(ctx, &traced, path(&bundle.dir), "all")?;
+    let name = |line: &str| line.split_once('(')?.0.rsplit(' ').next().map(str::to_owned);
+    let all: BTreeSet<String> = text.lines().filter_map(name).filter(|n| n.chars().all(is_word)).collect();
+    check!(all.len() > 50, "only {all:?} were traced");
+    let good = seen(&ctx.create(&bundle)?)?;
+    let mut wrong = Vec::new();
+    for call in all.iter().filter(|call| !BEFORE.contains(&call.as_str())) {
+        ctx.missing.set(Some(format!("{call}:EPERM:when=1").leak()));
+        let mut container = Container::named(ctx, ctx.id(), &bundle.dir);
+        let created = container.create(&[]);
+        ctx.missing.set(None);
+        let what = match created.map(|()| seen(&container)) {
+            Ok(Ok(_)) if OTHERWISE.contains(&call.as_str()) => None,
+            Ok(Ok(now)) => (now != good).then(|| format!("another container: {now:?}")),
+            // An init that fails while it waits is told of by start.
+            Ok(Err(_)) => {
+                container.start().is_ok().then(|| "init is gone, and start says nothing".to_owned())
+            }
+            Err(error) => ctx.left()?.first().map(|left| format!("{left} is left after: {error}")),
+        };
+        wrong.extend(what.map(|what| format!("{call}: {what}")));
+        drop(container);
+        tracers_end()?;
+    }
+    check!(wrong.is_empty(), "\n{}\nwhere {good:?} was wanted", wrong.join("\n"));
+    Ok(())
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
+}
+
+/// What the container is, as the kernel tells.
+fn seen(container: &Container) -> Result<Vec<String>> {
+    let fields =
+        ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Umask"];
+    let mut all = Vec::new();
+    for field in fields {
+        all.push(format!("{field} {}", look::status(container.pid, field)?));
+    }
+    for mount in look::mounts(container.pid)? {
+        all.push(format!("{} {} {}", mount.point, mount.kind, mount.options.join(",")));
+    }
+    all.push(look::proc(container.pid, "oom_score_adj")?);
+    let group = look::cgroup(container.pid, "pids")?;
+    // Its last name is the container's own.
+    all.push(group.parent().map(path).unwrap_or_default().to_owned());
+    for kind in ["mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+        check!(
+            look::namespace(container.pid, kind)? != look::own_namespace(kind)?,
+            "the {kind} namespace is the caller's"
+        );
+    }
+    Ok(all)
 }
