@@ -233,16 +233,20 @@ impl Job<'_> {
 
     fn fetch(&self, wanted: &Descriptor, file: &File) -> Result<()> {
         for attempt in 1.. {
+            let resumed = file.metadata()?.len() > 0;
             match self.fetch_once(wanted, file) {
                 // What is here is kept, for the next attempt and the next command.
                 Err(e) if e.kind() == Kind::Network && attempt < PATIENCE => {
                     self.events.event(Event::Note(&format!("{e}; trying again")));
                     std::thread::sleep(std::time::Duration::from_millis(200 << attempt));
                 }
-                // Wrong bytes are of no use to anyone.
+                // Wrong bytes are of no use to anyone; but those of another time may be to blame, or another server's.
                 Err(e) if e.kind() == Kind::Corrupt => {
-                    file.set_len(0).ok();
-                    return Err(e);
+                    file.set_len(0).doing(|| "drop what is wrong")?;
+                    if !resumed || attempt >= PATIENCE {
+                        return Err(e);
+                    }
+                    self.events.event(Event::Note(&format!("{e}; from the beginning once more")));
                 }
                 other => return other,
             }

@@ -70,6 +70,26 @@ fn a_broken_download_goes_on_where_it_ended() {
     assert_eq!(asked, [None, Some(format!("bytes={}-", length / 2))]);
 }
 
+/// What is here of a blob may be other bytes than the rest: they are dropped, and all of it comes, in the same command.
+#[test]
+fn a_download_that_goes_on_from_other_bytes_begins_anew() {
+    let (scratch, image) = (Scratch::new(), Image::new());
+    let layer = image.layer.clone();
+    let length = image.blobs[&layer].len();
+    let broken = std::sync::atomic::AtomicBool::new(false);
+    let server = Server::start(move |r| {
+        let mut a = image.answer(r);
+        if r.path.contains(&image.layer) && !broken.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            (a.body, a.cut) = (vec![0; length], Some(length / 2));
+        }
+        a
+    });
+    pull_from(&scratch, &server.name(), &Options::default()).unwrap();
+    assert!(has_image(&scratch));
+    let asked = server.requests().iter().filter(|r| r.path.contains(&layer)).count();
+    assert_eq!(asked, 3, "requests for the layer");
+}
+
 /// Wrong bytes, fewer, more: refused, and never kept under the blob's name. The next pull from an honest server succeeds.
 #[test]
 fn wrong_bytes_are_refused() {
@@ -199,7 +219,18 @@ fn secrets_stay_with_the_registry() {
 #[test]
 fn what_a_registry_may_not_do() {
     type Bad = fn(&Request) -> Answer;
-    let all: [(&str, Bad); 6] = [
+    let all: [(&str, Bad); 8] = [
+        ("a web page", |r| match r.path.as_str() {
+            "/v2/" => status(200, &[]),
+            _ => ok("text/html; charset=utf-8", b"<html>"),
+        }),
+        ("a token of 70000 bytes", |r| match r.path.starts_with("/token") {
+            true => ok("application/json", json!({"token": "x".repeat(70_000)}).to_string().as_bytes()),
+            false => {
+                let realm = format!("Bearer realm=\"http://{}/token\"", r.header("host").unwrap());
+                status(401, &[("WWW-Authenticate", &realm)])
+            }
+        }),
         ("redirects", |r| status(302, &[("Location", &r.path)])),
         ("no usable realm", |_| status(401, &[("WWW-Authenticate", "Bearer realm=\"/etc/passwd\"")])),
         ("without TLS", |_| status(401, &[("WWW-Authenticate", "Bearer realm=\"http://example.com/t\"")])),

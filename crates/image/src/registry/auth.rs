@@ -12,6 +12,8 @@ use serde::Deserialize;
 
 /// The most bytes of a token's JSON.
 const TOKEN_BYTES: u64 = 1 << 20;
+/// The most bytes of the token itself: a request's header must hold it.
+const TOKEN: usize = 64 << 10;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +183,9 @@ fn token(
     let text = if token.token.is_empty() { token.access_token } else { token.token };
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
         fail!(Network, "no token in the answer");
+    }
+    if text.len() > TOKEN {
+        fail!(Network, "a token of {} bytes; at most {TOKEN} are sent", text.len());
     }
     Ok(format!("Bearer {text}"))
 }

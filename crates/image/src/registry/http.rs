@@ -7,7 +7,7 @@ use super::url::Origin;
 use crate::error::{Doing, Error, Kind, Result, fail, shown};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector, TcpConnector};
 
@@ -17,6 +17,8 @@ const REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(20);
 /// For the first byte of an answer, and for each further read.
 const SILENCE: Duration = Duration::from_secs(60);
+/// The fewest bytes of a body within [`SILENCE`].
+const PACE: u64 = 4096;
 
 /// Where distributions keep the certificates of those who may vouch for servers.
 const BUNDLES: [&str; 4] = [
@@ -150,7 +152,7 @@ impl Response {
 
     /// The body as it comes.
     pub(super) fn reader(self) -> impl Read + Send {
-        self.inner.into_body().into_with_config().limit(u64::MAX).reader()
+        Paced::new(self.inner.into_body().into_with_config().limit(u64::MAX).reader(), SILENCE)
     }
 
     fn redirect(&self) -> Result<Option<String>> {
@@ -171,6 +173,36 @@ impl Response {
             }
             _ => fail!(Network, "a redirect to {}", shown(to.as_bytes())),
         }
+    }
+}
+
+/// A body that comes at a pace: a server that gives a byte now and then would keep the command for ever.
+struct Paced<R> {
+    inner: R,
+    window: Duration,
+    since: Instant,
+    bytes: u64,
+}
+
+impl<R> Paced<R> {
+    fn new(inner: R, window: Duration) -> Self {
+        Self { inner, window, since: Instant::now(), bytes: 0 }
+    }
+}
+
+impl<R: Read> Read for Paced<R> {
+    /// Errors: ETIMEDOUT's kind, when a window has passed with less than [`PACE`] bytes.
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.bytes += n as u64;
+        if n > 0 && self.since.elapsed() >= self.window {
+            if self.bytes < PACE {
+                let text = format!("too slow: {} bytes in {} s", self.bytes, self.since.elapsed().as_secs());
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, text));
+            }
+            (self.since, self.bytes) = (Instant::now(), 0);
+        }
+        Ok(n)
     }
 }
 
@@ -241,4 +273,33 @@ fn local(directory: &Path, roots: &mut Vec<Certificate<'static>>) -> Result<Opti
         }
     }
     Ok(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many bytes at each read, and a moment between two.
+    struct Drips(usize);
+
+    impl Read for Drips {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(2));
+            let n = self.0.min(buffer.len());
+            buffer[..n].fill(b'x');
+            Ok(n)
+        }
+    }
+
+    #[test]
+    fn a_server_must_keep_a_pace() {
+        let read = |drips: Drips, most: u64| {
+            Paced::new(drips, Duration::from_millis(20)).take(most).read_to_end(&mut Vec::new())
+        };
+        let failed = read(Drips(1), 1 << 20).unwrap_err();
+        assert_eq!(failed.kind(), std::io::ErrorKind::TimedOut, "{failed}");
+        assert_eq!(read(Drips(64 << 10), 4 << 20).unwrap(), 4 << 20);
+        // A small answer is no slow one.
+        assert_eq!(read(Drips(1), 3).unwrap(), 3);
+    }
 }

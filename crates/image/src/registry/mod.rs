@@ -170,6 +170,10 @@ impl Registry {
         let response = self.expect(response, &[200]).doing(doing)?;
         let media_type = response.header("Content-Type").unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
+        if media_type == "text/html" {
+            let at = shown(response.url.as_bytes());
+            fail!(Network, "{}: {at} answers with a web page: is that a registry?", doing());
+        }
         let said = response.header("Docker-Content-Digest").map(str::to_owned);
         let bytes = response.bytes(limits.json_bytes).doing(doing)?;
         // A digest asked for decides; else what the registry says of its own answer must be true.
@@ -184,24 +188,23 @@ impl Registry {
 
     /// A blob's bytes from an offset on, and the offset that the registry chose (0 when it cannot begin elsewhere).
     pub fn blob(&self, digest: &Digest, from: u64) -> Result<(u64, impl Read + Send)> {
-        let doing = || format!("blob {digest}");
         let range = format!("bytes={from}-");
         let headers: &[(&str, &str)] = if from > 0 { &[("Range", &range)] } else { &[] };
         let path = format!("blobs/{digest}");
-        let response = self.get(&path, headers).doing(doing)?;
+        let response = self.get(&path, headers)?;
         let response = match response.status() {
             // Nothing beyond what is here: begin anew.
-            416 => self.get(&path, &[]).doing(doing)?,
+            416 => self.get(&path, &[])?,
             _ => response,
         };
-        let response = self.expect(response, &[200, 206]).doing(doing)?;
+        let response = self.expect(response, &[200, 206])?;
         let start = match response.status() {
             206 => start_of(response.header("Content-Range")).filter(|s| *s == from),
             _ => Some(0),
         };
         match start {
             Some(start) => Ok((start, response.reader())),
-            None => fail!(Network, "blob {digest}: another part than the one asked for"),
+            None => fail!(Network, "another part than the one asked for"),
         }
     }
 

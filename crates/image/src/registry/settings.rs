@@ -31,6 +31,8 @@ struct Entry {
     insecure: bool,
     #[serde(default)]
     blocked: bool,
+    #[serde(default, rename = "mirror-by-digest-only")]
+    by_digest: bool,
     #[serde(default)]
     mirror: Vec<Mirror>,
 }
@@ -49,20 +51,18 @@ struct Mirror {
 pub(super) struct Settings(Vec<Entry>);
 
 impl Settings {
-    /// Reads the user's file, else the host's; then the host's further ones. None is no error.
+    /// Reads the user's file, else the host's; then the host's further ones and the user's. None is no error.
     /// Errors: one that is not TOML of that form.
     pub(super) fn read() -> Result<Self> {
         let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let config = var("XDG_CONFIG_HOME").or_else(|| var("HOME").map(|h| h.join(".config")));
-        let own = config.map(|d| d.join("containers/registries.conf"));
+        let config = config.map(|d| d.join("containers"));
+        let own = config.as_ref().map(|d| d.join("registries.conf"));
         let first = var("CONTAINERS_REGISTRIES_CONF")
             .or(own.filter(|p| p.exists()))
             .unwrap_or_else(|| "/etc/containers/registries.conf".into());
-        let mut more: Vec<PathBuf> = std::fs::read_dir("/etc/containers/registries.conf.d")
-            .map(|list| list.flatten().map(|e| e.path()).collect())
-            .unwrap_or_default();
-        more.retain(|p| p.extension().is_some_and(|e| e == "conf"));
-        more.sort();
+        let mut more = further(Path::new("/etc/containers/registries.conf.d"));
+        more.extend(config.iter().flat_map(|d| further(&d.join("registries.conf.d"))));
         let mut all = Self::default();
         for path in [first].into_iter().chain(more) {
             match std::fs::read_to_string(&path) {
@@ -104,6 +104,7 @@ impl Settings {
         if let Some((entry, rest)) = best {
             let pinned = reference.digest.is_some();
             for m in entry.mirror.iter().filter(|m| match m.pull.as_str() {
+                _ if entry.by_digest => pinned,
                 "digest-only" => pinned,
                 "tag-only" => !pinned,
                 _ => true,
@@ -120,6 +121,14 @@ impl Settings {
         all.push(Endpoint { reference: reference.clone(), insecure });
         Ok(all)
     }
+}
+
+/// The files of a directory, in their order.
+fn further(directory: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|e| e.path());
+    let mut all: Vec<PathBuf> = all.filter(|p| p.extension().is_some_and(|e| e == "conf")).collect();
+    all.sort();
+    all
 }
 
 /// What of a name follows a prefix; `*.example.com` stands for the hosts below.
@@ -198,6 +207,16 @@ mod tests {
         assert_eq!(endpoints(toml, "evilness/app", &[]).len(), 2);
         assert_eq!(endpoints(toml, "a.corp.x/app", &[]), ["new.x/old/app:latest"]);
         assert_eq!(endpoints("", "a.x/b", &[]), ["a.x/b:latest"]);
+        let pins = r#"
+            [[registry]]
+            prefix = "a.x"
+            mirror-by-digest-only = true
+            [[registry.mirror]]
+            location = "m.x"
+        "#;
+        assert_eq!(endpoints(pins, "a.x/b", &[]), ["a.x/b:latest"]);
+        let pinned = format!("a.x/b@sha256:{}", "0".repeat(64));
+        assert_eq!(endpoints(pins, &pinned, &[]), [pinned.replace("a.x", "m.x"), pinned]);
         assert!(endpoints("", "busybox", &["nohost"])[0].contains("mirror"));
     }
 }
