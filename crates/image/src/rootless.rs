@@ -249,8 +249,10 @@ pub fn too_few(ids: &Ids, highest: (u32, u32)) -> Option<String> {
     if !users && !groups {
         return None;
     }
-    let name = user_name(&std::fs::read("/etc/passwd").unwrap_or_default(), creds::geteuid())
-        .unwrap_or_else(|| creds::geteuid().to_string());
+    // Within their namespace the caller is root: who that is outside, the ids say.
+    let own = ids.users.iter().find(|r| r.inside == 0).map_or_else(creds::geteuid, |r| r.outside);
+    let name =
+        user_name(&std::fs::read("/etc/passwd").unwrap_or_default(), own).unwrap_or_else(|| own.to_string());
     let wanted = highest.0.max(highest.1).max(65_535);
     let file = if users { "/etc/subuid" } else { "/etc/subgid" };
     let start = free_start(&std::fs::read_to_string(file).unwrap_or_default());
@@ -282,10 +284,13 @@ mod tests {
 
     #[test]
     fn ids_that_are_missing_are_named() {
-        let ids =
-            Ids { users: vec![own(5), IdRange { inside: 1, outside: 9, count: 10 }], groups: vec![own(5)] };
+        let ids = Ids {
+            users: vec![own(4_000_000_000), IdRange { inside: 1, outside: 9, count: 10 }],
+            groups: vec![own(5)],
+        };
         assert_eq!(too_few(&ids, (10, 0)), None);
-        assert!(too_few(&ids, (11, 0)).unwrap().contains("/etc/subuid"));
+        let said = too_few(&ids, (11, 0)).unwrap();
+        assert!(said.contains("/etc/subuid") && said.contains("\"4000000000:"), "{said}");
         assert!(too_few(&ids, (10, 70000)).unwrap().contains(":70000\""));
     }
 }
