@@ -44,6 +44,10 @@ impl Archive {
             path => File::open(path).doing(|| format!("open {path}"))?,
         };
         let stat = fs::fstat(file.as_fd())?;
+        // A device may never end, and is no archive but by mistake.
+        if location != "-" && matches!(stat.kind(), libc::S_IFCHR | libc::S_IFBLK) {
+            fail!(Usage, "{}: a device; write - to read standard input", location.escape_debug());
+        }
         let file = if stat.kind() == libc::S_IFREG {
             plain(file, stat.size as u64, limits)
         } else {
@@ -57,7 +61,13 @@ impl Archive {
         let (length, file) = (file.metadata()?.len(), Arc::new(file));
         let mut reader = Reader::new(Walk::new(Blob::new(file.clone(), 0, length)), limits);
         let mut names = HashMap::new();
-        while let Some(entry) = reader.next_entry()? {
+        let mut begun = false;
+        let readable = |e: Error, begun: bool| match begun {
+            true => e,
+            false => Error::new(e.kind(), format!("neither an OCI layout nor an archive of an image: {e}")),
+        };
+        while let Some(entry) = reader.next_entry().map_err(|e| readable(e, begun))? {
+            begun = true;
             let Some(place) = Place::parse(&entry.path, limits)? else { continue };
             let Some(content) = content(&entry, reader.position(), &place, limits)? else { continue };
             if names.insert(place.path(), content).is_some() {
