@@ -95,6 +95,8 @@ pub struct Applier {
     hidden: Names,
     /// What the layers below show together, in overlay style; `None` for the base layer.
     lower: Option<Lower>,
+    /// Files of lower layers that were copied up for a link's sake: their paths, and the copies' inodes.
+    brought: HashMap<Vec<u8>, u64>,
     summary: Summary,
 }
 
@@ -117,6 +119,7 @@ impl Applier {
             fresh: None,
             hidden: Names::default(),
             lower: lower.map(Lower::new),
+            brought: HashMap::new(),
             summary: Summary::default(),
         }
     }
@@ -135,6 +138,7 @@ impl Applier {
 
     /// Gives directories their modes and times, and sums up.
     pub fn finish(mut self) -> Result<Summary> {
+        self.hide_brought()?;
         let mut late: Vec<_> = std::mem::take(&mut self.late).into_iter().collect();
         // Children first; those that their owner could not pass through afterwards, last.
         late.sort_by(|(_, a), (_, b)| (is_shut(a.mode), &b.path).cmp(&(is_shut(b.mode), &a.path)));
@@ -362,7 +366,12 @@ impl Applier {
         if stat.kind() == libc::S_IFDIR {
             fail!(Corrupt, "a hard link to a directory");
         }
+        if stat.kind() == libc::S_IFCHR && (stat.rdev_major, stat.rdev_minor) == (0, 0) {
+            fail!(Corrupt, "link target {} is hidden by this layer", shown(&entry.target));
+        }
         if there.is_ok_and(|there| there.ino == stat.ino) {
+            // This layer's own, from now on.
+            self.brought.remove(&place.path());
             return Ok(());
         }
         self.replacing(parent, place, |dir, name| fs::linkat(from.fd(), target.name(), dir, name, 0))
@@ -379,22 +388,61 @@ impl Applier {
         }
         let Some(lower) = &self.lower else { return Ok(()) };
         let Some(mut entry) = lower.find(&parent, target)? else { return Ok(()) };
+        self.copy_up(&parent, target, &mut entry)?;
+        let copy = fs::fstatat(parent.fd(), target.name(), libc::AT_SYMLINK_NOFOLLOW)?;
+        self.brought.insert(target.path(), copy.ino);
+        Ok(())
+    }
+
+    fn copy_up(&mut self, parent: &Directory, target: &Place, entry: &mut Entry) -> Result<()> {
         match entry.what {
             What::File => {
+                let Some(lower) = &self.lower else { return Ok(()) };
                 let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
                 let to = fs::openat(parent.fd(), target.name(), flags, entry.mode & 0o777)?;
                 let from = lower.open(target)?;
                 entry.xattrs = super::lower::xattrs(from.as_fd())?;
                 while fs::sendfile(to.as_fd(), from.as_fd(), 1 << 20)? > 0 {}
-                self.settle_file(to.as_fd(), &entry)
+                self.settle_file(to.as_fd(), entry)
             }
             What::Symlink => {
                 let text = CString::new(entry.target.as_slice()).map_err(|_| Errno::EINVAL)?;
                 fs::symlinkat(&text, parent.fd(), target.name())?;
-                self.finish_at(&parent, target, &entry)
+                self.finish_at(parent, target, entry)
             }
-            _ => self.special(&parent, target, &entry),
+            _ => self.special(parent, target, entry),
         }
+    }
+
+    /// Takes away the names of what was copied up and this layer hides all the same; the links to it stay.
+    fn hide_brought(&mut self) -> Result<()> {
+        for (path, ino) in std::mem::take(&mut self.brought) {
+            let Some(place) = Place::parse(&path, &self.limits)? else { continue };
+            let Ok(parent) = self.rootfs.directory(&place.parent) else { continue };
+            let there = fs::fstatat(parent.fd(), place.name(), libc::AT_SYMLINK_NOFOLLOW);
+            let is_hidden = self.hidden.has(parent.ino, place.name());
+            if there.is_ok_and(|there| there.ino == ino) && (is_hidden || self.is_cut(&parent)?) {
+                fs::unlinkat(parent.fd(), place.name(), 0)?;
+                if is_hidden {
+                    fs::mknodat(parent.fd(), place.name(), libc::S_IFCHR, 0, 0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing below shows through a directory, or through one that leads to it.
+    fn is_cut(&self, directory: &Directory) -> Result<bool> {
+        let Some(lower) = &self.lower else { return Ok(false) };
+        let root = self.rootfs.directory(b"")?.ino;
+        let mut at = directory.clone();
+        while !lower.is_cut(at.ino) {
+            if at.ino == root {
+                return Ok(false);
+            }
+            at = Directory::of(open_directory(at.fd(), c"..")?.into())?;
+        }
+        Ok(true)
     }
 
     fn special(&mut self, parent: &Directory, place: &Place, entry: &Entry) -> Result<()> {

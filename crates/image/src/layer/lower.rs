@@ -59,6 +59,11 @@ impl Lower {
         self.cut.insert(ino);
     }
 
+    /// Whether this has been said of it.
+    pub(super) fn is_cut(&self, ino: u64) -> bool {
+        self.cut.contains(&ino)
+    }
+
     /// The directory that a path leads to, over this layer and the view; links are followed within the root. What this
     /// layer lacks of it is made. Without `make`, `None` for a path that leads nowhere.
     pub(super) fn walk(
