@@ -271,7 +271,7 @@ enum Command {
     /// Turn an image (OCI layout, oci-archive, docker-archive) into a bundle
     Unpack {
         #[command(flatten)]
-        args: image::UnpackArgs,
+        args: Box<image::UnpackArgs>,
     },
     /// Print what an image is and holds, as JSON, without unpacking it
     Inspect {

@@ -28,6 +28,8 @@ pub(crate) struct Image<'a> {
     pub(crate) overlay: Option<Overlay>,
     /// Called with init's user and network namespaces before the program begins.
     pub(crate) network: Option<&'a Connect<'a>>,
+    /// Where the program's output goes, if not where this command's does.
+    pub(crate) output: Option<std::fs::File>,
 }
 
 /// `coracle run`.
@@ -205,7 +207,9 @@ fn make(
         namespaces: image.network.is_some(),
     };
     log::debug(global, || log::reached::CLONE.into());
+    let aside = image.output.as_ref().map(crate::image::Aside::put).transpose()?;
     let created = coracle_apply::create(&plan, record, &how, systemd, &mut warnings);
+    drop(aside);
     // Also of one that failed: what was left out may be why.
     log::warnings(global, &warnings);
     let created = created.map_err(|f| {

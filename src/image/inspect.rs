@@ -3,7 +3,7 @@
 use super::Which;
 use crate::cli::Outcome;
 use clap::Args;
-use coracle_image::source::{Image, Listed};
+use coracle_image::source::{Image, Listed, Query};
 use serde_json::{Value, json};
 
 /// The words of `inspect`.
@@ -15,8 +15,11 @@ pub(crate) struct InspectArgs {
 
 /// `coracle inspect`: JSON with everything that the source lists, and the image that would be taken.
 pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
+    let _hold = args.which.hold().map_err(|e| e.to_string())?;
     let (source, query) = args.which.source().map_err(|e| e.to_string())?;
-    let listed = source.list().map_err(|e| e.to_string())?;
+    let mut listed = source.list().map_err(|e| e.to_string())?;
+    // Of the whole store, the one that was named.
+    listed.retain(|l| listed_name(&query).is_none_or(|name| l.name == name));
     let mut all = json!({"images": listed.iter().map(entry).collect::<Vec<_>>()});
     match source.image(&query) {
         Ok(image) => all["image"] = details(&image),
@@ -26,6 +29,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
     let text = serde_json::to_string_pretty(&all).map_err(|e| e.to_string())?;
     crate::inspect::print(&format!("{text}\n"));
     Ok(0)
+}
+
+/// A whole name, as the store has it and no tag looks like.
+fn listed_name(query: &Query) -> Option<&str> {
+    query.tag.as_deref().filter(|tag| tag.contains('/'))
 }
 
 fn entry(listed: &Listed) -> Value {

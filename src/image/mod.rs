@@ -2,21 +2,29 @@
 
 mod inspect;
 mod network;
+mod output;
+mod ports;
 mod run;
 mod store;
 mod unpack;
+mod wishes;
 
 use crate::cli::Global;
 use clap::Args;
-use coracle_image::config::{Network, Wishes};
+use coracle_image::Kind;
 use coracle_image::events::{Event, Events};
 use coracle_image::limits::Limits;
+use coracle_image::reference::Reference;
 use coracle_image::source::{Image, Query, Source, split_location};
+use coracle_image::store::Hold;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Mutex;
+use store::StoreArgs;
+use wishes::WishArgs;
 
 pub(crate) use inspect::{InspectArgs, inspect};
+pub(crate) use output::Aside;
 pub(crate) use run::{RunArgs, ended, forget, place, run};
 pub(crate) use store::{ImagesArgs, PullArgs, RmiArgs, images, pull_image, rmi};
 pub(crate) use unpack::{UnpackArgs, unpack};
@@ -24,8 +32,10 @@ pub(crate) use unpack::{UnpackArgs, unpack};
 /// Which image, and how much of it.
 #[derive(Args)]
 pub(crate) struct Which {
-    /// Layout directory or archive, with [:TAG][@DIGEST]; - is standard input
+    /// Layout directory or archive, with [:TAG][@DIGEST]; - is standard input; else the name of an image in the store
     image: String,
+    #[command(flatten)]
+    store: StoreArgs,
     /// os/architecture[/variant] instead of this machine's
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
@@ -44,71 +54,36 @@ impl Which {
     }
 
     fn source(&self) -> coracle_image::Result<(Source, Query)> {
-        let (location, mut query) = split_location(&self.image)?;
+        let (location, mut query) = self.location()?;
         query.platform = self.platform.as_deref().map(str::parse).transpose()?;
         Ok((Source::open(&location, &self.limits())?, query))
+    }
+
+    /// What lies at the path counts; a name that is no path is looked for in the store, without making one.
+    fn location(&self) -> coracle_image::Result<(String, Query)> {
+        let no_path = match split_location(&self.image) {
+            Err(e) if e.kind() == Kind::NotFound && !self.image.starts_with(['/', '.']) => e,
+            other => return other,
+        };
+        let (Ok(name), Some(store)) = (self.image.parse::<Reference>(), self.store.existing()?) else {
+            return Err(no_path);
+        };
+        if !store.images()?.iter().any(|i| i.name == name.to_string()) {
+            let text = format!("{no_path}, nor has the store an image {name} (coracle pull gets it)");
+            return Err(coracle_image::Error::new(Kind::NotFound, text));
+        }
+        let query = Query { tag: Some(name.to_string()), ..Query::default() };
+        Ok((store.images_path().to_string_lossy().into_owned(), query))
+    }
+
+    /// Keeps the store as it is while an image of it is read, if there is one.
+    fn hold(&self) -> coracle_image::Result<Option<Hold>> {
+        self.store.existing()?.map(|store| store.hold()).transpose()
     }
 
     fn open(&self) -> coracle_image::Result<Image> {
         let (source, query) = self.source()?;
         source.image(&query).map_err(|e| e.within(format!("image {}", self.image.escape_debug())))
-    }
-}
-
-/// What the caller wants otherwise than the image says.
-#[derive(Args)]
-pub(crate) struct WishArgs {
-    /// Set NAME=value in the environment (a NAME alone takes its value from here)
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    env: Vec<String>,
-    /// USER[:GROUP], names or numbers
-    #[arg(short, long, value_name = "USER")]
-    user: Option<String>,
-    /// Directory to start in
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<String>,
-    /// Program to run instead of the image's entrypoint
-    #[arg(long, value_name = "PROGRAM")]
-    entrypoint: Option<String>,
-    /// Host name of the container
-    #[arg(long, value_name = "NAME")]
-    hostname: Option<String>,
-    /// Give the program a terminal
-    #[arg(short, long)]
-    tty: bool,
-    /// Make the root file system read-only
-    #[arg(long)]
-    read_only: bool,
-    /// Set-id programs give nothing
-    #[arg(long)]
-    no_new_privileges: bool,
-}
-
-impl WishArgs {
-    /// Whether the program gets a terminal.
-    fn tty(&self) -> bool {
-        self.tty
-    }
-
-    fn wishes(&self, args: &[String]) -> Wishes {
-        let env = self.env.iter().filter_map(|line| match line.contains('=') {
-            true => Some(line.clone()),
-            false => std::env::var(line).ok().map(|value| format!("{line}={value}")),
-        });
-        Wishes {
-            args: args.to_vec(),
-            entrypoint: self.entrypoint.as_ref().map(|e| vec![e.clone()]),
-            env: env.collect(),
-            user: self.user.clone(),
-            cwd: self.workdir.clone(),
-            hostname: self.hostname.clone(),
-            terminal: self.tty,
-            readonly: self.read_only,
-            no_new_privileges: self.no_new_privileges,
-            network: Network::None,
-            ids: None,
-            mounts: Vec::new(),
-        }
     }
 }
 

@@ -49,14 +49,18 @@ pub(super) fn files(bundle: &Path, host: &str, outside: bool) -> Result<Vec<Valu
         .collect()
 }
 
-/// Connects a network namespace, given its user namespace too; returns when it is connected.
-pub(super) fn start(namespaces: &[OwnedFd; 2], bundle: &Path) -> Result<(), String> {
+/// Connects a network namespace, given its user namespace too, and these ports of the host (pasta's options and their
+/// values) with its own; returns when it is connected.
+pub(super) fn start(namespaces: &[OwnedFd; 2], bundle: &Path, ports: &[[String; 2]]) -> Result<(), String> {
     let guide =
         Guide::new(namespaces).map_err(|e| format!("showing the container's namespaces to pasta: {e}"))?;
     let mut command = Command::new(find()?);
     command.args(["--config-net", "--quiet", "--dns-forward", DNS]);
-    // No port of the host is opened, and none of the container's is reached from it.
-    command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"]);
+    // No port of the host is opened but those, and none of the host's own is reached from within.
+    command.args(["-T", "none", "-U", "none", "--no-map-gw"]).args(ports.iter().flatten());
+    for option in ["-t", "-u"].iter().filter(|o| ports.iter().all(|[option, _]| option != *o)) {
+        command.args([*option, "none"]);
+    }
     command.arg("--pid").arg(bundle.join(PID_FILE));
     // It ends with the container, not with the guide.
     command.arg("--no-netns-quit").arg("--netns").arg(guide.namespace("net"));

@@ -2,9 +2,9 @@
 //!
 //! What reads images works in child processes: the command that waits for the container stays as small as `run`.
 
-use super::network;
 use super::store::{RegistryArgs, StoreArgs, fetch};
 use super::{Shown, WishArgs, notes};
+use super::{network, output, ports};
 use crate::cli::{CreateArgs, Global, Outcome};
 use crate::create;
 use clap::Args;
@@ -41,9 +41,12 @@ pub(crate) struct RunArgs {
     interactive: bool,
     #[command(flatten)]
     wish: WishArgs,
-    /// Network: none (loopback only), host, or pasta (a user's own way out; Debian package passt)
-    #[arg(long, value_name = "KIND", default_value = "none", value_parser = ["none", "host", "pasta"])]
-    net: String,
+    /// Network: none (loopback only; the default), host, or pasta (a user's own way out; Debian package passt)
+    #[arg(long, alias = "network", value_name = "KIND", value_parser = ["none", "host", "pasta"])]
+    net: Option<String>,
+    /// [ADDRESS:]HOSTPORT:PORT[/udp]: a port of the host that leads to one of the container's, by pasta
+    #[arg(short, long, value_name = "PORTS", value_parser = ports::parse)]
+    publish: Vec<[String; 2]>,
     /// HOST:CONTAINER[:ro]: a file or directory of the host in the container
     #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
     volume: Vec<String>,
@@ -66,18 +69,44 @@ pub(crate) struct RunArgs {
     registry: RegistryArgs,
     #[command(flatten)]
     store: StoreArgs,
-    /// Program's arguments instead of the image's
-    #[arg(last = true)]
+    /// Program's arguments instead of the image's: all that follows, options too
+    #[arg(trailing_var_arg = true)]
     args: Vec<String>,
 }
 
-/// `coracle run --image`.
+impl RunArgs {
+    /// The kind of network. Errors: ports for one that has no way to the host.
+    fn net(&self) -> Result<&str, String> {
+        match (self.net.as_deref(), self.publish.is_empty()) {
+            (Some("pasta"), _) | (None, false) => Ok("pasta"),
+            (Some("host"), false) => {
+                Err("--publish: with --net host the container's ports are the host's".into())
+            }
+            (Some("none"), false) => Err("--publish: with --net none nobody reaches the container".into()),
+            (other, _) => Ok(other.unwrap_or("none")),
+        }
+    }
+}
+
+/// `coracle run --image`. What was not the program's own end has the exit codes of engines: 127 for a program that is not
+/// there, 126 for one that cannot be run, 125 for all else.
 pub(crate) fn run(global: &Global, args: &RunArgs) -> Outcome {
+    run_one(global, args).or_else(|message| {
+        crate::log::error(global, &message);
+        Ok(match message.contains("process.args[0]") {
+            true if message.contains("permission denied") => 126,
+            true => 127,
+            false => 125,
+        })
+    })
+}
+
+fn run_one(global: &Global, args: &RunArgs) -> Outcome {
     let store = args.store.open()?;
     sweep(global, &store)?;
     let id = args.name.clone().map_or_else(|| made_up(&args.image), Ok)?;
     coracle_state::check_id(&id).map_err(|e| e.to_string())?;
-    if args.net == "pasta" {
+    if args.net()? == "pasta" {
         network::find()?;
     }
     await_death(global, &store, &id)?;
@@ -112,15 +141,16 @@ fn prepared(global: &Global, args: &RunArgs, store: &Store, id: &str, bundle: &P
     if !is_path(&args.image) {
         arrive(args, store, &limits, &shown)?;
     }
-    let mut wishes = args.wish.wishes(&args.args);
+    let mut wishes = args.wish.wishes(&args.args)?;
+    let net = args.net()?;
     wishes.hostname = Some(wishes.hostname.unwrap_or_else(|| id.chars().take(64).collect()));
-    wishes.network = if args.net == "host" { Network::Host } else { Network::None };
-    wishes.mounts = volumes(&args.volume)?;
-    if args.net != "host" {
+    wishes.network = if net == "host" { Network::Host } else { Network::None };
+    wishes.mounts.extend(volumes(&args.volume)?);
+    if net != "host" {
         wishes.mounts.extend(network::files(
             bundle,
             wishes.hostname.as_deref().unwrap_or_default(),
-            args.net == "pasta",
+            net == "pasta",
         )?);
     }
     let name = if is_path(&args.image) { args.image.clone() } else { full(&args.image)? };
@@ -144,8 +174,11 @@ fn prepared(global: &Global, args: &RunArgs, store: &Store, id: &str, bundle: &P
         id: id.to_owned(),
         ..CreateArgs::default()
     };
-    let connect = |namespaces: &[OwnedFd; 2]| network::start(namespaces, bundle);
-    let image = create::Image { overlay, network: (args.net == "pasta").then_some(&connect) };
+    let connect = |namespaces: &[OwnedFd; 2]| network::start(namespaces, bundle, &args.publish);
+    // Who takes the name of a detached container by $(…) is not to wait for its last word.
+    let quiet = args.detach && !args.wish.tty();
+    let output = quiet.then(|| output::open(bundle)).transpose()?;
+    let image = create::Image { overlay, network: (net == "pasta").then_some(&connect), output };
     let outcome = create::run_image(global, &create, args.detach, !args.rm, &image);
     if args.detach && outcome.is_ok() {
         crate::inspect::print(&format!("{id}\n"));
@@ -219,17 +252,20 @@ fn volumes(words: &[String]) -> Result<Vec<Value>, String> {
 }
 
 fn volume(word: &str) -> Result<Value, String> {
-    let bad = |why: &str| format!("--volume {word:?}: {why}; write HOST:CONTAINER[:ro], both from the root");
+    let bad = |why: &str| format!("--volume {word:?}: {why}; write /HOST:/CONTAINER[:ro]");
     let parts: Vec<&str> = word.split(':').collect();
     let (from, to, more) = match parts[..] {
         [from, to] => (from, to, "rw"),
         [from, to, more] => (from, to, more),
-        _ => return Err(bad("it has not two or three parts")),
+        _ => return Err(bad("volumes without a place on the host are not kept here")),
     };
     let from =
         if from.starts_with('.') { std::path::absolute(from).unwrap_or_default() } else { from.into() };
-    if !from.is_absolute() || !to.starts_with('/') || to == "/" {
-        return Err(bad("these are no paths"));
+    if !from.is_absolute() {
+        return Err(bad("volumes by name are not kept here"));
+    }
+    if !to.starts_with('/') || to == "/" {
+        return Err(bad("the place in the container is not from its root"));
     }
     if !from.exists() {
         return Err(bad("there is nothing at the host's path"));

@@ -21,6 +21,12 @@ pub(crate) struct StoreArgs {
 }
 
 impl StoreArgs {
+    /// The store, if it has been made.
+    pub(super) fn existing(&self) -> coracle_image::Result<Option<Store>> {
+        let path = self.store.clone().map_or_else(Store::usual, Ok)?;
+        path.join("images/oci-layout").exists().then(|| Store::open(&path)).transpose()
+    }
+
     pub(crate) fn open(&self) -> Result<Store, String> {
         let path = self.store.clone().map_or_else(Store::usual, Ok);
         path.and_then(|path| Store::open(&path)).map_err(|e| e.to_string())

@@ -67,6 +67,12 @@ impl Layout {
         self.packed()
     }
 
+    /// Adds a layer: this archive.
+    pub(crate) fn archive(&mut self, tar: &Path) -> Result {
+        fs::copy(tar, self.path.join("layer.tar"))?;
+        self.packed()
+    }
+
     /// Compresses the archive that lies ready, and keeps it.
     fn packed(&mut self) -> Result {
         let tar = self.path.join("layer.tar");

@@ -65,6 +65,13 @@ tests! {
     as_a_user_without_overlayfs_there_is_a_copy [OURS, Need::Unprivileged];
     as_a_user_an_image_cannot_steer_the_runtime [OURS, Need::Unprivileged];
     as_a_user_pasta_connects [OURS, Need::Unprivileged, Need::File("/usr/bin/pasta"), Need::Writable("/dev/net/tun")];
+    words_as_with_engines [OURS];
+    as_a_user_words_as_with_engines [OURS, Need::Unprivileged];
+    a_detached_container_lets_go_of_its_caller [OURS];
+    as_a_user_a_detached_container_lets_go_of_its_caller [OURS, Need::Unprivileged];
+    a_link_outlives_its_hidden_target [OURS];
+    as_a_user_pasta_publishes [OURS, Need::Unprivileged, Need::File("/usr/bin/pasta"), Need::Writable("/dev/net/tun")];
+    pasta_publishes [OURS, Need::File("/usr/bin/pasta"), Need::File("/dev/net/tun")];
     pasta_connects [OURS, Need::File("/usr/bin/pasta"), Need::File("/dev/net/tun")];
 }
 
@@ -752,5 +759,148 @@ fn pasta_connects(ctx: &Ctx) -> Result {
         let of_ours =
             |e: fs::DirEntry| fs::read_to_string(e.path().join("cmdline")).unwrap_or_default().contains(&own);
         Ok((!fs::read_dir("/proc")?.flatten().any(of_ours)).then_some(()))
+    })
+}
+
+/// What people type who come from podman and docker.
+fn words_as_with_engines(ctx: &Ctx) -> Result {
+    let image = Layout::new(ctx, "image")?
+        .finish(&json!({"Entrypoint": ["/bin/sh", "-c"], "Cmd": ["exit 9"], "Env": ["COLOUR=blue"]}))?;
+    let file = ctx.dir.join("lines");
+    fs::write(&file, "# none\n\nCOLOUR=red\nSHAPE=a b=c\n")?;
+    let file = file.display().to_string();
+    let masks = "grep -e CapBnd /proc/self/status | cut -f2";
+    let cases: &[(&[&str], i32, &str)] = &[
+        // Without --, and options behind the first word are the program's.
+        (&["echo $0 $1", "-n", "--rm"], 0, "-n --rm\n"),
+        (&["--entrypoint", "", "/bin/echo", "plain"], 0, "plain\n"),
+        (&["--entrypoint", r#"["/bin/echo", "a b"]"#, "c"], 0, "a b c\n"),
+        (&["--env-file", &file, "echo $COLOUR $SHAPE"], 0, "red a b=c\n"),
+        (&["--env-file", &file, "-e", "COLOUR=green", "echo $COLOUR"], 0, "green\n"),
+        (&["--network", "none", "echo alone"], 0, "alone\n"),
+        (
+            &["--tmpfs", "/made/new:size=64k,mode=750", "stat -c %a /made/new; stat -f -c %T /made/new"],
+            0,
+            "750\ntmpfs\n",
+        ),
+        (&["--cap-drop", "all", "--cap-add", "chown,CAP_KILL", masks], 0, "0000000000000021\n"),
+        (&["--cap-drop", "mknod", masks], 0, "00000000a00425fb\n"),
+        (&["exit 3"], 3, ""),
+        (&["--entrypoint", "nosuch"], 127, ""),
+        (&["--entrypoint", "/etc/passwd"], 126, ""),
+        (&["--user", "nosuch"], 125, ""),
+        (&["--net", "host", "-p", "80:80"], 125, ""),
+        (&["--volume", "named:/x"], 125, ""),
+    ];
+    for (words, code, said) in cases {
+        let output = run(ctx, &[&[image.as_str(), "--rm"], *words].concat())?;
+        check_eq!((output.code, output.stdout().as_str()), (*code, *said), "{words:?} ({})", output.stderr());
+    }
+    for (words, why) in [
+        (["--hostname", "a\nb"], "host name"),
+        (["-e", "=x"], "names no variable"),
+        (["-p", "80"], "port of the host"),
+        (["--cap-add", "NONSENSE"], "no such capability"),
+    ] {
+        let output = run(ctx, &[&[image.as_str(), "--rm"], &words[..]].concat())?;
+        check!(output.code != 0 && output.stderr().contains(why), "{words:?}: {}", output.stderr());
+    }
+    Ok(())
+}
+
+fn as_a_user_words_as_with_engines(ctx: &Ctx) -> Result {
+    words_as_with_engines(ctx)
+}
+
+/// `id=$(coracle run --image … -d)` comes back at once: the program has none of its caller's pipes.
+fn a_detached_container_lets_go_of_its_caller(ctx: &Ctx) -> Result {
+    let image = image(ctx, "echo said; echo wrong >&2; sleep 1000")?;
+    let id = ctx.id();
+    // Read to the end: whoever still has the pipe would keep this waiting.
+    let output = run(ctx, &[&image, "-d", "--name", &id])?.succeeded("run --image -d")?;
+    let _stopped = container::Container::named(ctx, id.clone(), &ctx.dir);
+    check_eq!(
+        (output.stdout().as_str(), output.stderr().as_str()),
+        (format!("{id}\n").as_str(), ""),
+        "output"
+    );
+    let file = store(ctx).join("containers").join(&id).join("output");
+    container::until("its own output is kept", || {
+        Ok((fs::read_to_string(&file).unwrap_or_default() == "said\nwrong\n").then_some(()))
+    })?;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file)?.permissions());
+    check_eq!(mode & 0o777, 0o600, "mode of the file");
+    call(ctx, &["delete", "--force", &id])?.succeeded("delete")?;
+    check_eq!(fs::read_dir(store(ctx).join("containers"))?.count(), 0, "containers left");
+    Ok(())
+}
+
+fn as_a_user_a_detached_container_lets_go_of_its_caller(ctx: &Ctx) -> Result {
+    a_detached_container_lets_go_of_its_caller(ctx)
+}
+
+/// layer.md, "Whiteouts": a layer links to a lower layer's files and takes those away, in either order of tree and flat.
+fn a_link_outlives_its_hidden_target(ctx: &Ctx) -> Result {
+    let mut layout = Layout::new(ctx, "image")?;
+    let below = ctx.dir.join("below");
+    fs::create_dir_all(below.join("tree/deep"))?;
+    for name in ["one", "tree/two", "tree/deep/three", "stays"] {
+        fs::write(below.join(name), format!("{name}\n"))?;
+    }
+    layout.layer(&below, &["one", "tree", "stays"])?;
+    for (link, target) in [("l1", "one"), ("l2", "tree/two"), ("l3", "tree/deep/three"), ("l4", "stays")] {
+        fs::hard_link(below.join(target), below.join(link))?;
+    }
+    for name in [".wh.one", ".wh.tree"] {
+        fs::write(below.join(name), "")?;
+    }
+    // Of the two names of a file tar makes the second a link; the first is left out.
+    let script =
+        "tar --no-recursion -cf all.tar one tree/two tree/deep/three stays l1 l2 l3 l4 .wh.one .wh.tree
+        tar --delete -f all.tar one tree/two tree/deep/three stays";
+    let status = Command::new("sh").args(["-ec", script]).current_dir(&below).status()?;
+    check!(status.success(), "tar: {status}");
+    layout.archive(&below.join("all.tar"))?;
+    let image =
+        layout.finish(&json!({"Cmd": ["/bin/sh", "-c", "cat /l1 /l2 /l3 /l4; ls -d /one /tree /stays"]}))?;
+    let output = run(ctx, &[&image, "--rm"])?;
+    check_eq!(
+        output.stdout(),
+        "one\ntree/two\ntree/deep/three\nstays\n/stays\n",
+        "joined ({})",
+        output.stderr()
+    );
+    call(ctx, &["unpack", &image, "bundle"])?.succeeded("unpack")?;
+    let root = ctx.dir.join("bundle/rootfs");
+    let there = ["l3", "one", "tree", "stays"].map(|name| root.join(name).exists());
+    check_eq!(there, [true, false, false, true], "what is in the flat tree");
+    Ok(())
+}
+
+fn as_a_user_pasta_publishes(ctx: &Ctx) -> Result {
+    pasta_publishes(ctx)
+}
+
+/// A port of the host's loopback leads to one of the container's, and is closed with it.
+fn pasta_publishes(ctx: &Ctx) -> Result {
+    use std::io::Read;
+    let image = image(ctx, "while :; do echo from within | nc -l -p 80; done")?;
+    let id = ctx.id();
+    // Free a moment ago: a test beside this one may have taken it.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let ports = format!("127.0.0.1:{port}:80");
+    run(ctx, &[&image, "-d", "--rm", "--name", &id, "-p", &ports])?.succeeded("run --image -p")?;
+    let _stopped = container::Container::named(ctx, id.clone(), &ctx.dir);
+    container::until("the port answers", || {
+        let mut text = String::new();
+        let answer = std::net::TcpStream::connect(("127.0.0.1", port)).and_then(|mut s| {
+            s.set_read_timeout(Some(Duration::from_secs(1)))?;
+            s.read_to_string(&mut text)
+        });
+        Ok((answer.is_ok() && text == "from within\n").then_some(()))
+    })?;
+    call(ctx, &["stop", "--time", "0", &id])?.succeeded("stop")?;
+    container::until("the port is closed", || {
+        Ok(std::net::TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()))
     })
 }

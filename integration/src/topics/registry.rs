@@ -127,6 +127,16 @@ fn a_registry_and_back(ctx: &Ctx) -> Result {
     drop(registry);
     let output = run(ctx, &[&name, "--rm"])?.succeeded("run --image")?;
     check_eq!(output.stdout().trim(), "pulled", "output");
+    // Whoever has only its name sees it, alone, and can unpack it.
+    let listed = call(ctx, &["inspect", &name])?.succeeded("inspect")?.stdout();
+    let listed: Value = serde_json::from_str(&listed)?;
+    check_eq!(listed["images"].as_array().map(Vec::len), Some(1), "images listed: {listed}");
+    check_eq!(listed["image"]["name"], json!(name), "inspect");
+    call(ctx, &["unpack", &name, "unpacked"])?.succeeded("unpack by name")?;
+    let output = call(ctx, &["run", "--bundle", "unpacked", &ctx.id()])?;
+    check_eq!(output.stdout().trim(), "pulled", "output of the bundle");
+    let none = call(ctx, &["inspect", "no/such:image"])?;
+    check!(none.code != 0 && none.stderr().contains("coracle pull"), "message: {}", none.stderr());
     let copy = ctx.dir.join("copy");
     skopeo(&[
         "copy",

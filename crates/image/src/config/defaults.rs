@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The fourteen that Docker gives: enough to install packages and serve port 80, not to touch the host.
-const CAPABILITIES: [&str; 14] = [
+pub const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -46,9 +46,10 @@ const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 
 /// Root has them all at once; another user may only come by them (through a set-id program). Never inheritable
 /// (CVE-2022-29162).
-pub(super) fn capabilities(root: bool) -> Value {
-    let now = if root { json!(CAPABILITIES) } else { json!([]) };
-    json!({"bounding": CAPABILITIES, "effective": now, "permitted": now})
+pub(super) fn capabilities(root: bool, wished: Option<&[String]>) -> Value {
+    let all = wished.map_or_else(|| json!(CAPABILITIES), |all| json!(all));
+    let now = if root { all.clone() } else { json!([]) };
+    json!({"bounding": all, "effective": now, "permitted": now})
 }
 
 pub(super) fn mounts(wishes: &Wishes, volumes: Vec<Value>) -> Value {
@@ -96,6 +97,7 @@ pub(super) fn linux(wishes: &Wishes) -> Value {
         namespaces.push("network");
     }
     let mut members = vec![("maskedPaths", json!(MASKED)), ("readonlyPaths", json!(READONLY))];
+    let mut resources = wishes.resources.clone();
     match &wishes.ids {
         // Without privileges there is no device filter to load, and mostly no control group.
         Some(ids) => {
@@ -103,7 +105,10 @@ pub(super) fn linux(wishes: &Wishes) -> Value {
             members.push(("uidMappings", mappings(&ids.users)));
             members.push(("gidMappings", mappings(&ids.groups)));
         }
-        None => members.push(("resources", json!({"devices": [{"allow": false, "access": "rwm"}]}))),
+        None => resources.push(("devices", json!([{"allow": false, "access": "rwm"}]))),
+    }
+    if !resources.is_empty() {
+        members.push(("resources", object(resources)));
     }
     let namespaces: Vec<Value> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
     members.push(("namespaces", json!(namespaces)));

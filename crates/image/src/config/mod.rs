@@ -12,7 +12,7 @@ use crate::error::{Result, fail, shown};
 use crate::manifest::{Annotations, Execution};
 use crate::rootfs;
 use crate::source::Image;
-pub use defaults::mappings;
+pub use defaults::{CAPABILITIES, mappings};
 use serde_json::{Map, Value, json};
 use std::os::fd::BorrowedFd;
 
@@ -73,6 +73,10 @@ pub struct Wishes {
     pub ids: Option<Ids>,
     /// Further mounts, in config.json's form, after the usual ones.
     pub mounts: Vec<Value>,
+    /// The capabilities, if not [`CAPABILITIES`].
+    pub capabilities: Option<Vec<String>>,
+    /// Further members of `linux.resources`.
+    pub resources: Vec<(&'static str, Value)>,
 }
 
 /// The bundle's configuration, and what the user should know of it: one line for each wish of the image that was not
@@ -93,7 +97,7 @@ pub fn config(image: &Image, wishes: &Wishes, root: BorrowedFd) -> Result<(Value
         "args": args(image, run, wishes)?,
         "env": environment(run, wishes, &user.home, &mut notes),
         "cwd": cwd,
-        "capabilities": defaults::capabilities(user.uid == 0),
+        "capabilities": defaults::capabilities(user.uid == 0, wishes.capabilities.as_deref()),
         "noNewPrivileges": wishes.no_new_privileges,
     });
     let mut spec = json!({
@@ -105,7 +109,7 @@ pub fn config(image: &Image, wishes: &Wishes, root: BorrowedFd) -> Result<(Value
         "annotations": annotations(image, &mut notes),
         "linux": defaults::linux(wishes),
     });
-    spec["linux"]["seccomp"] = seccomp::profile();
+    spec["linux"]["seccomp"] = seccomp::profile(wishes.capabilities.as_deref().unwrap_or_default());
     Ok((spec, notes))
 }
 
@@ -176,7 +180,10 @@ fn environment(run: &Execution, wishes: &Wishes, home: &str, notes: &mut Vec<Str
     for line in run.env.iter().chain(&wishes.env) {
         match line.split_once('=') {
             Some((name, value)) if !name.is_empty() && !line.contains('\0') => set(&mut all, name, value),
-            _ => notes.push(format!("environment {} is not NAME=value: left out", shown(line.as_bytes()))),
+            _ => notes.push(format!(
+                "environment {} of the image is not NAME=value: left out",
+                shown(line.as_bytes())
+            )),
         }
     }
     let usual = [("PATH", defaults::PATH), ("HOME", home)]

@@ -43,6 +43,24 @@ const REFUSED: [(&str, &str); 11] = [
     ("too often broken into", "io_uring_setup io_uring_enter io_uring_register"),
 ];
 
+/// Calls of these that a capability is for: who is given it is not refused them. capabilities(7).
+const GIVEN: [(&str, &str); 11] = [
+    ("CAP_BPF", "bpf"),
+    ("CAP_DAC_READ_SEARCH", "open_by_handle_at name_to_handle_at"),
+    ("CAP_PERFMON", "perf_event_open"),
+    (
+        "CAP_SYS_ADMIN",
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree open_tree_attr perf_event_open pivot_root quotactl quotactl_fd setdomainname sethostname setns swapoff swapon umount umount2 unshare",
+    ),
+    ("CAP_SYS_BOOT", "reboot"),
+    ("CAP_SYS_MODULE", "delete_module finit_module init_module"),
+    ("CAP_SYS_NICE", "get_mempolicy mbind migrate_pages move_pages set_mempolicy set_mempolicy_home_node"),
+    ("CAP_SYS_PTRACE", "kcmp pidfd_getfd process_vm_readv process_vm_writev"),
+    ("CAP_SYS_RAWIO", "ioperm iopl"),
+    ("CAP_SYS_TIME", "clock_settime clock_settime64 settimeofday stime"),
+    ("CAP_SYSLOG", "syslog"),
+];
+
 /// Calls with rules of their own below.
 const BY_ARGUMENT: &str = "clone clone3 personality socket";
 
@@ -55,15 +73,21 @@ const NAMESPACES: u64 = 0x7e02_0000;
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 const ENOSYS: u32 = 38;
 
-/// The `linux.seccomp` of a config.json.
-pub(super) fn profile() -> Value {
+/// The `linux.seccomp` of a config.json, for a container with these capabilities.
+pub(super) fn profile(capabilities: &[String]) -> Value {
+    let given = given(capabilities);
     let clone = json!([{"index": 0, "value": NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]);
-    let mut rules = vec![
-        json!({"names": allowed(), "action": "SCMP_ACT_ALLOW"}),
-        json!({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": clone}),
+    let mut rules = vec![json!({"names": allowed(), "action": "SCMP_ACT_ALLOW"})];
+    if !given.contains(&"clone") {
+        rules.push(json!({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": clone}));
+    }
+    if !given.contains(&"clone3") {
         // Its flags lie in memory, where no filter looks: with ENOSYS, C libraries fall back to clone.
-        json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}),
-    ];
+        rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
+    }
+    if !given.is_empty() {
+        rules.push(json!({"names": given, "action": "SCMP_ACT_ALLOW"}));
+    }
     rules.extend(PERSONALITIES.map(|p| rule("personality", p, "SCMP_CMP_EQ")));
     // All families but AF_ALG (38) and AF_VSOCK (40): the kernel's cryptography, and the hypervisor.
     rules.extend(
@@ -74,6 +98,15 @@ pub(super) fn profile() -> Value {
 
 fn rule(name: &str, value: u64, op: &str) -> Value {
     json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": value, "op": op}]})
+}
+
+fn given(capabilities: &[String]) -> Vec<&'static str> {
+    let has = |name: &str| capabilities.iter().any(|c| c == name);
+    let mut all: Vec<&str> =
+        GIVEN.iter().filter(|(c, _)| has(c)).flat_map(|(_, names)| names.split_whitespace()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn allowed() -> Vec<&'static str> {
@@ -98,6 +131,24 @@ fn architectures() -> Value {
 mod tests {
     use super::*;
 
+    /// A rule that stands beside one with conditions would win over it: clone has the one or the other.
+    #[test]
+    fn a_capability_brings_its_calls() {
+        let named = |capabilities: &[&str], name: &str| {
+            let profile = profile(&capabilities.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>());
+            let rules = profile["syscalls"].as_array().unwrap().clone();
+            let of = |r: &&Value| r["names"].as_array().unwrap().contains(&json!(name));
+            rules.iter().filter(of).map(|r| (r["action"].clone(), r["args"].is_null())).collect::<Vec<_>>()
+        };
+        let allow = json!("SCMP_ACT_ALLOW");
+        assert_eq!(named(&[], "mount"), []);
+        assert_eq!(named(&["CAP_SYS_ADMIN"], "mount"), [(allow.clone(), true)]);
+        assert_eq!(named(&["CAP_SYS_ADMIN"], "kexec_load"), []);
+        assert_eq!(named(&[], "clone"), [(allow.clone(), false)]);
+        assert_eq!(named(&["CAP_SYS_ADMIN"], "clone"), [(allow.clone(), true)]);
+        assert_eq!(named(&["CAP_SYS_ADMIN", "CAP_BPF"], "bpf"), [(allow, true)]);
+    }
+
     #[test]
     fn every_refused_name_is_a_call_and_none_is_allowed() {
         let allowed = allowed();
@@ -113,6 +164,12 @@ mod tests {
             ["read", "execve", "futex_time64", "ptrace", "chroot", "landlock_restrict_self", "fchmodat2"]
         {
             assert!(allowed.contains(&name), "{name}");
+        }
+        for name in GIVEN.iter().flat_map(|(_, names)| names.split_whitespace()) {
+            assert!(
+                !allowed.contains(&name) && ALL.lines().any(|n| n == name),
+                "{name} is given to all, or none"
+            );
         }
         assert!(allowed.len() > 380 && allowed.len() < 420, "{}", allowed.len());
     }
