@@ -772,7 +772,7 @@ fn words_as_with_engines(ctx: &Ctx) -> Result {
     let masks = "grep -e CapBnd /proc/self/status | cut -f2";
     let cases: &[(&[&str], i32, &str)] = &[
         // Without --, and options behind the first word are the program's.
-        (&["echo $0 $1", "-n", "--rm"], 0, "-n --rm\n"),
+        (&["echo with $0 $1", "-n", "--rm"], 0, "with -n --rm\n"),
         (&["--entrypoint", "", "/bin/echo", "plain"], 0, "plain\n"),
         (&["--entrypoint", r#"["/bin/echo", "a b"]"#, "c"], 0, "a b c\n"),
         (&["--env-file", &file, "echo $COLOUR $SHAPE"], 0, "red a b=c\n"),
@@ -861,8 +861,9 @@ fn a_link_outlives_its_hidden_target(ctx: &Ctx) -> Result {
     let status = Command::new("sh").args(["-ec", script]).current_dir(&below).status()?;
     check!(status.success(), "tar: {status}");
     layout.archive(&below.join("all.tar"))?;
-    let image =
-        layout.finish(&json!({"Cmd": ["/bin/sh", "-c", "cat /l1 /l2 /l3 /l4; ls -d /one /tree /stays"]}))?;
+    let image = layout.finish(
+        &json!({"Cmd": ["/bin/sh", "-c", "cat /l1 /l2 /l3 /l4; ls -d /one /stays; find /tree -type f"]}),
+    )?;
     let output = run(ctx, &[&image, "--rm"])?;
     check_eq!(
         output.stdout(),
