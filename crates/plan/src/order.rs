@@ -433,9 +433,11 @@ fn dev(spec: &Spec, rootfs: &Path, nodes: &Nodes, out: &mut Vec<Step>, found: &m
     if mounts::dev_is_bind(spec, rootfs) {
         return; // the host's own /dev, shown inside: nothing is to be made in it
     }
-    out.extend(
-        devices::plan(spec, nodes, found).into_iter().map(|(d, at)| Step { act: Act::Device(d), origin: at }),
-    );
+    // A multiplexer that is listed is the one of the container's own devpts, as every /dev/ptmx: Default Devices. Bound from the
+    // host, as in a user namespace, it could not even be replaced.
+    let listed =
+        devices::plan(spec, nodes, found).into_iter().filter(|(d, _)| d.path.to_bytes() != b"dev/ptmx");
+    out.extend(listed.map(|(d, at)| Step { act: Act::Device(d), origin: at }));
     for (path, target) in devices::LINKS {
         let (path, target) = (found.cstring("", path), found.cstring("", target));
         out.push(step(Act::Link(path, target), ""));

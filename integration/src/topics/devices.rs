@@ -14,6 +14,7 @@ tests! {
     rules_that_a_user_namespace_cannot_have_are_said known "runc": "says nothing" known "crun": "says nothing";
     the_default_links_are_there;
     a_listed_device_is_made;
+    a_listed_multiplexer_is_the_containers_own;
     a_fifo_is_made;
     a_forbidden_device_cannot_be_opened;
     an_allowed_device_can_be_opened;
@@ -107,6 +108,16 @@ fn a_listed_device_is_made(ctx: &Ctx) -> Result {
     check_eq!(device["device"], json!([1, 5]), "number");
     check_eq!(device["mode"].as_u64().unwrap_or(0) & 0o7777, 0o640, "mode");
     check_eq!((&device["uid"], &device["gid"]), (&json!(7), &json!(8)), "owner");
+    Ok(())
+}
+
+/// Also in a user namespace, where a device is a mount, which nothing can replace.
+fn a_listed_multiplexer_is_the_containers_own(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    bundle.user_namespace(100_000, 65_536)?;
+    bundle.push("/linux/devices", json!({"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}));
+    let ptmx = ctx.report(&bundle)?["devices"]["ptmx"]["link"].take();
+    check!(ptmx == "pts/ptmx" || ptmx == "/dev/pts/ptmx", "/dev/ptmx leads to {ptmx:?}");
     Ok(())
 }
 
