@@ -4,10 +4,10 @@ use crate::bundle::{self, Bundle};
 use crate::cli::{CreateArgs, Global, Outcome};
 use crate::{clock, log, usage};
 use coracle_apply::cgroup::scope;
-use coracle_apply::{How, lifecycle, notify, probe, relay, seal};
+use coracle_apply::{Failure, How, lifecycle, notify, probe, relay, seal};
 use coracle_plan::inputs::{CgroupMode, Host, Overlay, Request};
 use coracle_plan::oci::LinuxNamespaceType;
-use coracle_plan::steps::{NOTIFY, Plan};
+use coracle_plan::steps::{NOTIFY, PROGRAM, Plan};
 use coracle_state::{Record, Stage, Unit, kept};
 use coracle_sys::signal;
 use std::os::fd::{AsFd, OwnedFd};
@@ -60,17 +60,17 @@ pub(crate) fn run_image(
         (Some(connect), Some(namespaces)) => connect(namespaces),
         _ => Ok(()),
     };
-    let started = connected.and_then(|()| {
-        let listening = notify::listen(&created.entry).map_err(|f| f.to_string())?;
+    let started = connected.map_err(Failure::says).and_then(|()| {
+        let listening = notify::listen(&created.entry)?;
         log::debug(global, || log::reached::START.into());
-        created.start(&plan).map_err(|f| f.to_string())?;
+        created.start(&plan)?;
         Ok(listening)
     });
     let listening = match started {
         Ok(listening) => listening,
-        Err(message) => {
+        Err(failure) => {
             let _ = created.destroy(&plan.hooks.poststop);
-            return Err(message);
+            return not_started(global, failure);
         }
     };
     // Others may work on the container from here on.
@@ -102,6 +102,15 @@ pub(crate) fn run_image(
         }
     }
     Ok(status.code() as u8)
+}
+
+/// What of a container that is set up kept its program from beginning.
+fn not_started(global: &Global, failure: Failure) -> Outcome {
+    if failure.origin != PROGRAM {
+        return Err(failure.to_string());
+    }
+    log::last_words(global, &failure.at("").to_string());
+    Ok(1)
 }
 
 /// `coracle plan`.

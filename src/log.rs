@@ -19,6 +19,15 @@ pub(crate) fn error(global: &Global, message: &str) {
     report(global, Level::Error, message);
 }
 
+/// Reports that execve(2) refused the program, after all was set up. Without a log standard error has the bare sentence, as
+/// from a shell: there the program's own words would be, and callers of runc compare the line.
+pub(crate) fn last_words(global: &Global, message: &str) {
+    if global.json() || global.log.as_deref().is_some_and(|log| !log.is_empty()) {
+        return error(global, message);
+    }
+    let _ = std::io::stderr().write_all(format!("{message}\n").as_bytes());
+}
+
 /// Reports what the user must know though the command goes on.
 pub(crate) fn warnings(global: &Global, list: &[String]) {
     list.iter().for_each(|text| report(global, Level::Warning, text));

@@ -23,4 +23,5 @@ mod starting;
 mod step;
 mod wire;
 
+pub use failure::Failure;
 pub use parent::{Created, How, create, root_mount};

@@ -4,7 +4,9 @@ use crate::devices::Nodes;
 use crate::inputs::{Host, Request};
 use crate::mounts::Surroundings;
 use crate::problem::{Findings, Refusal};
-use crate::steps::{Act, Bind, Capabilities, Mount, MountKind, NOTIFY, Namespaces, Plan, Step, Terminal};
+use crate::steps::{
+    Act, Bind, Capabilities, Mount, MountKind, NOTIFY, Namespaces, PROGRAM, Plan, Step, Terminal,
+};
 use crate::{
     affinity, cgroup, creds, devices, hooks, labels, limits, mounts, namespaces, net_devices, process, rdt,
     seccomp,
@@ -589,7 +591,7 @@ fn workload(
     setup.push(step(Act::Umask(umask), "process.user.umask"));
     // And one that only its user can enter: root of a user namespace may have no right where the user has.
     setup.push(step(Act::Chdir(cwd), "process.cwd"));
-    setup.push(step(Act::FindProgram, "process.args[0]"));
+    setup.push(step(Act::FindProgram, PROGRAM));
     let hooks = step(Act::StartContainerHooks, "hooks.startContainer");
     // The hooks run under the filter too. One that has a listener can be loaded just once: then they inherit it.
     let (mut launch, inheriting) = match &seccomp {
@@ -609,7 +611,7 @@ fn workload(
         sets.meanwhile = 0;
         launch.push(step(Act::Capabilities(sets), "process.capabilities"));
     }
-    launch.push(step(Act::Exec(process::program(process, &request.environment, found)), "process.args[0]"));
+    launch.push(step(Act::Exec(process::program(process, &request.environment, found)), PROGRAM));
     launch
 }
 

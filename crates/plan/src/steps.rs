@@ -315,6 +315,9 @@ pub enum IdSource {
 /// The origin of the mount of the notification socket's directory: the variable of sd_notify(3).
 pub const NOTIFY: &str = "NOTIFY_SOCKET";
 
+/// The origin of the search for the program, and of the step that becomes it: the only one of them that follows the start.
+pub const PROGRAM: &str = "process.args[0]";
+
 /// A device node.
 #[derive(Debug, Clone)]
 pub struct Device {

@@ -1,6 +1,7 @@
 //! Bad input: refused before anything is touched, with a sentence that names the place (runtime.md, "Errors").
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
@@ -22,6 +23,7 @@ tests! {
     a_missing_program;
     a_missing_program_in_the_path;
     a_missing_program_is_told_last known "runc": "before 1.2 without the last words" known "crun": "in other words";
+    a_program_that_the_kernel_refuses known "crun": "in other words";
     what_fails_in_init_says_so known "runc": "before 1.2 without the last words" known "crun": "in other words";
     a_program_that_is_a_directory;
     a_program_that_may_not_be_executed;
@@ -151,6 +153,19 @@ fn a_missing_program(ctx: &Ctx) -> Result {
     let output = ctx.refused(&bundle, &["/no/such/program"])?;
     let message = output.stderr();
     check!(message.to_lowercase().contains("no such file or directory"), "message: {message}");
+    Ok(())
+}
+
+/// The file is there, but not what is to read it: execve(2) says so after the start. A terminal shows the one sentence.
+fn a_program_that_the_kernel_refuses(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let script = bundle.rootfs().join("script");
+    fs::write(&script, "#!/no/such/interpreter\n")?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    bundle.args(&["/script"]);
+    let output = ctx.run(&bundle)?;
+    check!(output.code != 0, "it ended with 0");
+    check_eq!(output.stderr(), "exec /script: no such file or directory\n", "message");
     Ok(())
 }
 
