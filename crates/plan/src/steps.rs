@@ -232,7 +232,8 @@ pub struct Mount {
     pub nofollow: bool,
     /// What is mounted there.
     pub what: MountKind,
-    /// What to try when the kernel refuses the first with EPERM or EBUSY (a user namespace): never more than was asked.
+    /// What to try when the kernel refuses the first with EPERM or EBUSY (a user namespace), or there is none (ENOENT: a group
+    /// that could not be made): never more than was asked.
     pub fallback: Option<MountKind>,
     /// Whose map the mount's ids pass through.
     pub idmap: Option<IdMapped>,

@@ -13,6 +13,7 @@ tests! {
     the_whole_life_of_a_container [Need::Unprivileged];
     a_created_container_is_entered [Need::Unprivileged];
     what_nothing_holds_together_is_warned_of [Need::Unprivileged, Need::Runtime("coracle")];
+    the_groups_of_others_are_not_seen [Need::Unprivileged];
     spec_rootless_runs_unedited [Need::Unprivileged];
     state_is_where_the_session_is [Need::Unprivileged];
     limits_hold_in_a_group_that_is_the_users [Need::Unprivileged, Need::Systemd, Need::Controller("pids")];
@@ -97,6 +98,19 @@ fn a_user_without_a_user_namespace_gets_one(ctx: &Ctx) -> Result {
     check_eq!(look::status(container.pid, "Uid")?.split(' ').next(), Some(uid.as_str()), "uid from outside");
     let output = ctx.exec(&container, &[], &["/bin/cat", "/proc/self/uid_map"])?.succeeded("exec")?;
     check_eq!(output.stdout().trim_end(), look::proc(container.pid, "uid_map")?, "map of an exec");
+    Ok(())
+}
+
+/// Nor, where no group could be made for the container, is their place: /sys may be the host's, bound.
+fn the_groups_of_others_are_not_seen(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.without_namespace("cgroup");
+    bundle.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "ro"]);
+    let container = ctx.started(&bundle)?;
+    let mount = look::mount_at(container.pid, "/sys/fs/cgroup")?;
+    check!(mount.has("ro"), "it can be written: {mount:?}");
+    let within = format!("/proc/{}/root/sys/fs/cgroup/", container.pid);
+    check!(!std::path::Path::new(&within).join("user.slice").exists(), "the host's groups are in {within}");
     Ok(())
 }
 

@@ -34,8 +34,9 @@ pub(crate) fn mount(
     let mapped = opened.is_some() || what.idmap.is_none();
     let first = make(&what.what, what, root, opened, &mut later);
     let made = match (first, &what.fallback) {
-        (Err(f), Some(second)) if matches!(f.errno, Some(Errno::EPERM | Errno::EBUSY)) => {
-            make(second, what, root, None, &mut later).map_err(|_| f)
+        (Err(f), Some(second)) if matches!(f.errno, Some(Errno::EPERM | Errno::EBUSY | Errno::ENOENT)) => {
+            let made = make(second, what, root, None, &mut later).map_err(|_| f)?;
+            no_wider(made.as_fd(), second, what, &mut later).map(|()| made)
         }
         (other, _) => other,
     }?;
@@ -54,6 +55,16 @@ pub(crate) fn mount(
     }
     finish(made.as_fd(), what)?;
     Ok(Some(made))
+}
+
+/// A new file system that is read-only has nothing below that could be written; nor has what is bound in its place.
+fn no_wider(made: BorrowedFd, second: &MountKind, what: &Mount, later: &mut Later) -> Result<()> {
+    let deep = matches!(second, MountKind::Bind(bind) if bind.recursive);
+    if !deep || what.attributes.0 & attr::RDONLY == 0 {
+        return Ok(());
+    }
+    let read_only = MountAttr { set: attr::RDONLY, ..Default::default() };
+    attributes::set(made, true, &read_only, later).doing(|| "mount_setattr of what is mounted below".into())
 }
 
 /// Why a mount could not be attached. What move_mount(2) calls EINVAL for a file and a directory, mount(2) calls ENOTDIR: Docker

@@ -300,13 +300,24 @@ fn cgroup(around: &Surroundings, parameters: Vec<Parameter>, fallback: &mut Opti
         // A mount of cgroup2 from the first cgroup namespace would reset the options of the host's own (nsdelegate,
         // memory_recursiveprot), and wait for every CPU: there the host's mount is bound, which shows the same.
         _ if !around.cgroup_namespace && !around.user_namespace => bind("/sys/fs/cgroup".into()),
-        // Root of a user namespace sees its own part only (CVE-2023-25809).
-        _ if !around.cgroup_namespace => below("/sys/fs/cgroup"),
+        // Root of a user namespace sees its own part only (CVE-2023-25809). Nothing, where a user without rights over control
+        // groups got none: a /sys that is bound would show the host's.
+        _ if !around.cgroup_namespace => {
+            *fallback = Some(MountKind::Filesystem(c"tmpfs".into(), c"none".into(), nothing(around)));
+            below("/sys/fs/cgroup")
+        }
         _ => {
             *fallback = Some(below("/sys/fs/cgroup"));
             MountKind::Filesystem(c"cgroup2".into(), c"cgroup".into(), parameters)
         }
     }
+}
+
+/// The options of a tmpfs that stays empty.
+fn nothing(around: &Surroundings) -> Vec<Parameter> {
+    let mut parameters = vec![(c"mode".into(), Some(c"555".into())), (c"ro".into(), None)];
+    parameters.extend(labels::context("tmpfs", around.labelled(), &[]));
+    parameters
 }
 
 fn filesystem(
