@@ -26,6 +26,9 @@ struct State {
     bundle: PathBuf,
     rootfs: PathBuf,
     created: String,
+    /// The unit of systemd that holds it, by crun's name.
+    #[serde(rename = "systemd-scope", skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
     owner: String,
@@ -41,6 +44,7 @@ fn describe(entry: &Entry, record: Record) -> Result<State, String> {
         bundle: record.bundle,
         rootfs: record.rootfs,
         created: record.created,
+        scope: record.unit.map(|unit| unit.name),
         annotations: record.annotations,
         owner: String::new(),
     })

@@ -40,6 +40,7 @@ tests! {
     a_huge_page_limit_is_set [Need::CgroupV2, Need::Controller("hugetlb"), Need::Controller("memory")];
     io_limits_are_set [Need::CgroupV2, Need::Controller("io")];
     a_systemd_scope_holds_the_container [Need::Systemd, Need::CgroupV2];
+    state_names_the_systemd_scope [Need::Systemd, Need::CgroupV2] known "runc": "does not";
 }
 
 fn the_hierarchy_of_v2_beside_v1_is_joined(ctx: &Ctx) -> Result {
@@ -311,6 +312,17 @@ fn a_systemd_scope_holds_the_container(ctx: &Ctx) -> Result {
     container.stop()?;
     container.delete()?;
     check!(!group.exists(), "cgroup {} is left", group.display());
+    Ok(())
+}
+
+/// As crun's does, for whoever wants to ask systemd about the container.
+fn state_names_the_systemd_scope(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    bundle.set("/linux/cgroupsPath", json!(format!(":proving:{}", container.id))).write()?;
+    ctx.call(&["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), &container.id])?
+        .succeeded("create")?;
+    check_eq!(container.state()?["systemd-scope"], json!(format!("proving-{}.scope", container.id)), "scope");
     Ok(())
 }
 
