@@ -1,5 +1,6 @@
 //! Host facts, read once: as few syscalls as the plan needs.
 
+use crate::failure::{Doing, Result};
 use coracle_plan::inputs::{CgroupMode, Host};
 use coracle_sys::{creds, fs, libc};
 use std::ffi::CStr;
@@ -44,8 +45,18 @@ fn last_capability(effective: u64) -> u32 {
 
 /// A small file of the host, as text; empty when it cannot be read.
 pub(crate) fn text(path: &CStr) -> String {
-    let read = fs::open(path, libc::O_RDONLY, 0).and_then(|f| fs::read_to_end(f.as_fd(), 8 << 20));
-    read.map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+    read(path).unwrap_or_default()
+}
+
+/// The same where it matters that it cannot be read.
+pub(crate) fn read(path: &CStr) -> coracle_sys::Result<String> {
+    let file = fs::open(path, libc::O_RDONLY, 0)?;
+    fs::read_to_end(file.as_fd(), 8 << 20).map(|b| String::from_utf8_lossy(&b).into_owned())
+}
+
+/// The mounts of this process, a line each: proc_pid_mountinfo(5). Errors: /proc cannot be read.
+pub(crate) fn mountinfo() -> Result<String> {
+    read(c"/proc/self/mountinfo").doing(|| "reading /proc/self/mountinfo".into())
 }
 
 /// cgroups(7), /proc/pid/cgroup: `0::/path` of v2, `n:controllers:/path` of v1.

@@ -114,6 +114,10 @@ impl Cgroup {
 
     /// The directories, with those above them. One that is there already is nobody's to remove when the rest fails.
     fn make(&self) -> Result<()> {
+        if self.dirs.is_empty() {
+            // Nothing is mounted, and the container goes without; or nobody knows.
+            hierarchies().map_err(|f| f.at("linux.cgroupsPath"))?;
+        }
         let mut made = Vec::new();
         let all = self.dirs.iter().try_for_each(|dir| {
             let there = if self.v2 { v2::make(dir) } else { v1::make(dir) }
@@ -176,7 +180,7 @@ impl Cgroup {
 
     /// Where the files of a controller are, in the hierarchies as they are mounted now.
     fn homes(&self) -> impl Fn(&str) -> Option<String> + use<> {
-        let mounted = if self.v2 { Vec::new() } else { hierarchies() };
+        let mounted = if self.v2 { Vec::new() } else { hierarchies().unwrap_or_default() };
         let (only, path) = (self.v2.then(|| self.dirs[0].clone()), self.path.clone());
         move |controller| only.clone().or_else(|| v1::home(&mounted, &path, controller))
     }
@@ -248,8 +252,10 @@ impl Cgroup {
     /// Moves a process in, where it could not be born in. A user's systemd may where the user may not: out of the group
     /// of the login session, which the machine's systemd owns.
     pub fn attach(&self, pid: i32) -> Result<()> {
-        for dir in self.dirs.iter().filter(|d| exists(d)) {
+        for dir in &self.dirs {
             match (write(dir, "cgroup.procs", &pid.to_string()), &self.unit) {
+                // A hierarchy in which the container has no group.
+                (Err(Errno::ENOENT), _) => {}
                 (Err(Errno::EACCES | Errno::EPERM), Some(unit)) => scope::attach(unit, pid)?,
                 (other, _) => other.doing(|| format!("moving process {pid} into {dir}"))?,
             }

@@ -1,6 +1,6 @@
 //! cgroup v1, of a legacy or hybrid host: one hierarchy a controller (or a few), each with the same path.
 
-use super::{c, exists, read, write};
+use super::{c, exists, read, tree, write};
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
 use coracle_sys::{Errno, fs, libc};
@@ -22,23 +22,23 @@ impl Hierarchy {
 }
 
 /// The mounted hierarchies: proc_pid_mountinfo(5). Each once: one that a container without a mount namespace of its own shows
-/// inside is listed again after the host's mount, and is not to be made groups in.
-pub(crate) fn hierarchies() -> Vec<Hierarchy> {
-    let mut all = mounted();
+/// inside is listed again after the host's mount, and is not to be made groups in. Errors: /proc cannot be read.
+pub(crate) fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let mut all = mounted()?;
     all.retain(|h| !h.is_v2());
-    all
+    Ok(all)
 }
 
 /// The same with the one of v2 that a hybrid host mounts beside them. It has no controllers; but systemd follows processes by
 /// it, and criu dumps none that is in its root alone.
-fn mounted() -> Vec<Hierarchy> {
+fn mounted() -> Result<Vec<Hierarchy>> {
     let mut found: Vec<Hierarchy> = Vec::new();
-    for next in probe::text(c"/proc/self/mountinfo").lines().filter_map(hierarchy) {
+    for next in probe::mountinfo()?.lines().filter_map(hierarchy) {
         if found.iter().all(|before| before.controllers != next.controllers) {
             found.push(next);
         }
     }
-    found
+    Ok(found)
 }
 
 fn hierarchy(line: &str) -> Option<Hierarchy> {
@@ -56,18 +56,19 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
     Some(Hierarchy { mount: mount.split(' ').nth(4)?.to_owned(), controllers })
 }
 
-/// The group's directories, one a hierarchy; that of v2, which limits nothing here, where it may be written.
+/// The group's directories, one a hierarchy; that of v2, which limits nothing here, where it may be written. None, where the
+/// hierarchies cannot be told.
 pub(super) fn dirs(path: &str) -> Vec<String> {
     let writable = |h: &&Hierarchy| {
         !h.is_v2() || fs::faccessat2(fs::cwd(), &c(&h.mount), libc::W_OK, libc::AT_EACCESS).is_ok()
     };
-    mounted().iter().filter(writable).map(|h| format!("{}{path}", h.mount)).collect()
+    mounted().unwrap_or_default().iter().filter(writable).map(|h| format!("{}{path}", h.mount)).collect()
 }
 
 /// Those of its directories that `exec --cgroup` means: of these controllers, or all.
 /// Errors: the name of one that no hierarchy here has.
 pub(super) fn chosen(path: &str, controllers: Option<&str>) -> std::result::Result<Vec<String>, String> {
-    let all = hierarchies();
+    let all = hierarchies().unwrap_or_default();
     let Some(names) = controllers else {
         return Ok(all.iter().map(|h| format!("{}{path}", h.mount)).collect());
     };
@@ -112,7 +113,8 @@ pub(super) fn set_devices(lines: &[(bool, String)], dir: Option<String>) -> Resu
     Ok(())
 }
 
-/// Makes a directory with its parents. Returns whether it was there already.
+/// Makes a directory with its parents. Returns whether it was there already. Errors: what was made is no group that takes
+/// processes, and is gone again.
 pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
     let parent = dir.rsplit_once('/').map_or("", |(p, _)| p);
     if !parent.is_empty() && !exists(parent) {
@@ -122,7 +124,15 @@ pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
         Err(Errno::EEXIST) => true,
         other => other.map(|()| false)?,
     };
-    // A fresh cpuset takes no process until it has CPUs and memory nodes: cpuset(7).
+    let usable = inherit_cpuset(dir, parent);
+    if usable.is_err() && !there {
+        let _ = tree::remove(dir);
+    }
+    usable.map(|()| there)
+}
+
+/// A fresh cpuset takes no process until it has CPUs and memory nodes: cpuset(7).
+fn inherit_cpuset(dir: &str, parent: &str) -> coracle_sys::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if read(dir, file).is_ok_and(|t| t.is_empty()) {
             let mut value = read(parent, file).unwrap_or_default();
@@ -134,7 +144,7 @@ pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
             write(dir, file, &value)?;
         }
     }
-    Ok(there)
+    Ok(())
 }
 
 /// Whether the group with this freezer is frozen, or on its way.

@@ -56,7 +56,7 @@ fn of_mount(mount: &Mount, root: BorrowedFd, out: &mut Vec<External>) {
             out.push(External { target: at(), source });
         }
         MountKind::LegacyCgroups(group, _) => {
-            out.extend(crate::cgroup::hierarchies().iter().map(|h| External {
+            out.extend(crate::cgroup::hierarchies().unwrap_or_default().iter().map(|h| External {
                 target: format!("{}/{}", at(), h.mount.rsplit('/').next().unwrap_or_default()),
                 source: format!("{}{group}", h.mount),
             }))

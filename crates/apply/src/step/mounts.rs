@@ -384,7 +384,7 @@ pub(crate) fn seal(made: BorrowedFd) -> Result<()> {
 /// The container's part of each v1 hierarchy, bound below the tmpfs; a link for each controller of a joint one. A hierarchy
 /// in which the container has no group of its own (a user may make none) is not shown.
 fn legacy(root: BorrowedFd, target: &CStr, group: &str, attributes: (u64, u64)) -> Result<()> {
-    for h in cgroup::hierarchies() {
+    for h in cgroup::hierarchies()? {
         let name = h.mount.rsplit('/').next().unwrap_or("").to_owned();
         let at = CString::new(format!("{}/{name}", target.to_string_lossy())).unwrap_or_default();
         let source = CString::new(format!("{}{group}", h.mount)).unwrap_or_default();

@@ -99,7 +99,7 @@ pub(crate) fn pivot(root: BorrowedFd) -> Result<()> {
 pub(crate) fn move_over(root: BorrowedFd) -> Result<()> {
     fs::fchdir(root).doing(|| "entering the root file system".into())?;
     let own = String::from_utf8_lossy(&fs::getcwd().unwrap_or_default()).into_owned();
-    for line in probe::text(c"/proc/self/mountinfo").lines() {
+    for line in probe::mountinfo()?.lines() {
         let (Some(point), Some(kind)) =
             (line.split(' ').nth(4), line.split_once(" - ").and_then(|(_, t)| t.split(' ').next()))
         else {

@@ -153,10 +153,8 @@ fn seen(container: &Container) -> Result<Vec<String>> {
     // Its last name is the container's own.
     all.push(group.parent().map(path).unwrap_or_default().to_owned());
     for kind in ["mnt", "pid", "net", "ipc", "uts", "cgroup"] {
-        check!(
-            look::namespace(container.pid, kind)? != look::own_namespace(kind)?,
-            "the {kind} namespace is the caller's"
-        );
+        let own = look::namespace(container.pid, kind)? != look::own_namespace(kind)?;
+        all.push(format!("{kind} namespace of its own: {own}"));
     }
     Ok(all)
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 const TICK: u64 = 10_000_000;
 
 pub(super) fn stats(path: &str) -> Value {
-    let all = hierarchies();
+    let all = hierarchies().unwrap_or_default();
     let home = |controller: &str| {
         let has = |h: &&Hierarchy| h.controllers.iter().any(|c| c == controller);
         all.iter().find(has).map(|h| format!("{}{path}", h.mount)).unwrap_or_default()
