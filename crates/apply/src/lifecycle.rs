@@ -43,6 +43,11 @@ pub fn cgroup(record: &Record) -> Option<Cgroup> {
     record.cgroup.as_deref().map(|path| Cgroup::known(path, record.cgroup_v1, record.unit.clone()))
 }
 
+/// Which control groups the container was made in.
+pub fn cgroup_mode(record: &Record) -> CgroupMode {
+    if record.cgroup_v1 { CgroupMode::Legacy } else { CgroupMode::Unified }
+}
+
 /// Status in runtime.md's words, or `paused`; with init's pid, 0 when there is none.
 /// Errors: the kernel could not say whether init lives.
 pub fn status(entry: &Entry, record: &Record) -> Result<(&'static str, i32)> {
@@ -203,8 +208,7 @@ pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
         Failure::says("the container has no control group of its own: nothing can be limited")
     })?;
     let version = record.unit.as_ref().map(scope::version).transpose()?;
-    let mode = if record.cgroup_v1 { CgroupMode::Legacy } else { CgroupMode::Unified };
-    let update = coracle_plan::update(&limits(entry), new, mode, version)
+    let update = coracle_plan::update(&limits(entry), new, cgroup_mode(&record), version)
         .map_err(|refusal| Failure::says(refusal.to_string()))?;
     group.update(&update)?;
     let bytes = update.limits.to_string();

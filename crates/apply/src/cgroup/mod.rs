@@ -112,12 +112,18 @@ impl Cgroup {
         }
     }
 
+    /// That there are no directories is true: a host may mount no hierarchy, and its containers go without.
+    /// Errors: there are some, or nobody can tell.
+    fn told(&self) -> Result<()> {
+        if self.dirs.is_empty() && !hierarchies()?.is_empty() {
+            return Err(Failure::says(format!("{UNABLE}: /proc/self/mountinfo could not be read")));
+        }
+        Ok(())
+    }
+
     /// The directories, with those above them. One that is there already is nobody's to remove when the rest fails.
     fn make(&self) -> Result<()> {
-        if self.dirs.is_empty() {
-            // Nothing is mounted, and the container goes without; or nobody knows.
-            hierarchies().map_err(|f| f.at("linux.cgroupsPath"))?;
-        }
+        self.told().map_err(|f| f.at("linux.cgroupsPath"))?;
         let mut made = Vec::new();
         let all = self.dirs.iter().try_for_each(|dir| {
             let there = if self.v2 { v2::make(dir) } else { v1::make(dir) }
@@ -252,6 +258,7 @@ impl Cgroup {
     /// Moves a process in, where it could not be born in. A user's systemd may where the user may not: out of the group
     /// of the login session, which the machine's systemd owns.
     pub fn attach(&self, pid: i32) -> Result<()> {
+        self.told()?;
         for dir in &self.dirs {
             match (write(dir, "cgroup.procs", &pid.to_string()), &self.unit) {
                 // A hierarchy in which the container has no group.
