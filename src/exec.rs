@@ -5,7 +5,7 @@ use crate::lifecycle::entry;
 use crate::log;
 use coracle_apply::relay::{self, Workload};
 use coracle_apply::{exec, lifecycle, probe, seal};
-use coracle_plan::inputs::{Host, Request};
+use coracle_plan::inputs::Request;
 use coracle_plan::oci::{Capabilities, Process, Spec, User};
 use coracle_state::Record;
 use coracle_sys::signal;
@@ -48,7 +48,7 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
     log::warnings(global, &warnings);
     let request = request(args, &record);
     // As the container was made: what could not be looked at now would leave the process outside its control groups.
-    let host = Host { cgroup: lifecycle::cgroup_mode(&record), ..probe::host() };
+    let host = probe::host_with(lifecycle::cgroup_mode(&record));
     let plan = coracle_plan::exec(&process, &spec, &host, &request, init, record.cgroup.clone())
         .map_err(|r| r.to_string())?;
     log::debug(global, || coracle_plan::show::show(&plan));

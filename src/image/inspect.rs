@@ -15,8 +15,7 @@ pub(crate) struct InspectArgs {
 
 /// `coracle inspect`: JSON with everything that the source lists, and the image that would be taken.
 pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
-    let _hold = args.which.hold().map_err(|e| e.to_string())?;
-    let (source, query) = args.which.source().map_err(|e| e.to_string())?;
+    let (source, query, _hold) = args.which.source().map_err(|e| e.to_string())?;
     let mut listed = source.list().map_err(|e| e.to_string())?;
     // Of the whole store, the one that was named.
     listed.retain(|l| listed_name(&query).is_none_or(|name| l.name == name));

@@ -53,37 +53,36 @@ impl Which {
         }
     }
 
-    fn source(&self) -> coracle_image::Result<(Source, Query)> {
-        let (location, mut query) = self.location()?;
+    /// What is read, and what of it is wanted; where that is the store, it is kept as it is meanwhile.
+    fn source(&self) -> coracle_image::Result<(Source, Query, Option<Hold>)> {
+        let (location, mut query, hold) = self.location()?;
         query.platform = self.platform.as_deref().map(str::parse).transpose()?;
-        Ok((Source::open(&location, &self.limits())?, query))
+        Ok((Source::open(&location, &self.limits())?, query, hold))
     }
 
     /// What lies at the path counts; a name that is no path is looked for in the store, without making one.
-    fn location(&self) -> coracle_image::Result<(String, Query)> {
+    fn location(&self) -> coracle_image::Result<(String, Query, Option<Hold>)> {
         let no_path = match split_location(&self.image) {
             Err(e) if e.kind() == Kind::NotFound && !self.image.starts_with(['/', '.']) => e,
-            other => return other,
+            other => return other.map(|(location, query)| (location, query, None)),
         };
         let (Ok(name), Some(store)) = (self.image.parse::<Reference>(), self.store.existing()?) else {
             return Err(no_path);
         };
+        let hold = store.hold()?;
         if !store.images()?.iter().any(|i| i.name == name.to_string()) {
             let text = format!("{no_path}, nor has the store an image {name} (coracle pull gets it)");
             return Err(coracle_image::Error::new(Kind::NotFound, text));
         }
         let query = Query { tag: Some(name.to_string()), ..Query::default() };
-        Ok((store.images_path().to_string_lossy().into_owned(), query))
+        Ok((store.images_path().to_string_lossy().into_owned(), query, Some(hold)))
     }
 
-    /// Keeps the store as it is while an image of it is read, if there is one.
-    fn hold(&self) -> coracle_image::Result<Option<Hold>> {
-        self.store.existing()?.map(|store| store.hold()).transpose()
-    }
-
-    fn open(&self) -> coracle_image::Result<Image> {
-        let (source, query) = self.source()?;
-        source.image(&query).map_err(|e| e.within(format!("image {}", self.image.escape_debug())))
+    fn open(&self) -> coracle_image::Result<(Image, Option<Hold>)> {
+        let (source, query, hold) = self.source()?;
+        let image = source.image(&query);
+        let image = image.map_err(|e| e.within(format!("image {}", self.image.escape_debug())))?;
+        Ok((image, hold))
     }
 }
 

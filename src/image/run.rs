@@ -16,6 +16,7 @@ use coracle_image::source::{Image, Source, split_location};
 use coracle_image::store::{Store, containers};
 use coracle_plan::inputs::Overlay;
 use coracle_plan::oci::Spec;
+use coracle_plan::steps::PROGRAM;
 use coracle_state::Entry;
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
@@ -93,7 +94,7 @@ impl RunArgs {
 pub(crate) fn run(global: &Global, args: &RunArgs) -> Outcome {
     run_one(global, args).or_else(|message| {
         crate::log::error(global, &message);
-        Ok(match message.contains("process.args[0]") {
+        Ok(match message.contains(PROGRAM) {
             true if message.contains("permission denied") => 126,
             true => 127,
             false => 125,

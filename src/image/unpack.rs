@@ -29,8 +29,7 @@ pub(crate) struct UnpackArgs {
 
 /// `coracle unpack`.
 pub(crate) fn unpack(global: &Global, args: &UnpackArgs) -> Outcome {
-    let _hold = args.which.hold().map_err(|e| e.to_string())?;
-    let image = args.which.open().map_err(|e| e.to_string())?;
+    let (image, _hold) = args.which.open().map_err(|e| e.to_string())?;
     let shown = Shown::new(args.json);
     let network = if args.net == "host" { Network::Host } else { Network::None };
     let wishes = Wishes { network, ..args.wish.wishes(&args.args)? };

@@ -16,6 +16,11 @@ pub fn host() -> Host {
         Ok(TMPFS) => CgroupMode::Legacy,
         _ => CgroupMode::None,
     };
+    Host { own_cgroup: own_cgroup(cgroup), ..host_with(cgroup) }
+}
+
+/// The same where it is known how control groups are mounted, and none is made below the caller's own.
+pub fn host_with(cgroup: CgroupMode) -> Host {
     let capabilities = creds::capget().map_or(0, |s| s.effective);
     Host {
         euid: creds::geteuid(),
@@ -23,7 +28,7 @@ pub fn host() -> Host {
         capabilities,
         last_capability: last_capability(capabilities),
         cgroup,
-        own_cgroup: own_cgroup(cgroup),
+        own_cgroup: String::new(),
         selinux: selinux(),
         systemd: None,
     }

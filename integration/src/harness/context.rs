@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Bundle, Container, Output, Result, bundle, check, check_eq, host::Host, look};
+use super::{Bundle, Container, Output, Result, bundle, check, check_eq, container::until, host::Host, look};
 
 /// One test's surroundings.
 pub(crate) struct Ctx {
@@ -267,6 +267,14 @@ fn without(syscall: &str, program: &Path) -> Command {
     command.args(["-D", "-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
     command.args(["-e", &format!("inject={calls}:error={error}")]).arg(program);
     command
+}
+
+/// Waits for the tracers of [`Ctx::missing`], and others of this test: one ends when the last process that it traced has.
+pub(crate) fn tracers_end() -> Result {
+    until("strace ends", || {
+        let left = look::descendants(std::process::id());
+        Ok((!left.iter().any(|pid| look::command_line(*pid).contains("strace"))).then_some(()))
+    })
 }
 
 /// The path as text; the tests make no other paths.

@@ -6,7 +6,9 @@ use std::fs;
 use serde_json::json;
 
 use crate::harness::{
-    Bundle, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+    Bundle, Ctx, Need, Result, check, check_eq,
+    context::{path, tracers_end},
+    look, tests,
 };
 
 const STRACE: Need = Need::File("/usr/bin/strace");
@@ -56,14 +58,6 @@ fn seen(ctx: &Ctx, bundle: &Bundle) -> Result<Vec<String>> {
     drop(container);
     tracers_end()?;
     Ok(lines)
-}
-
-/// A tracer ends when the last process that it traced has.
-fn tracers_end() -> Result {
-    until("strace ends", || {
-        let left = look::descendants(std::process::id());
-        Ok((!left.iter().any(|pid| look::command_line(*pid).contains("strace"))).then_some(()))
-    })
 }
 
 fn same(ctx: &Ctx, bundle: &Bundle) -> Result {

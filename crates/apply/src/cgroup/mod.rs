@@ -291,7 +291,7 @@ impl Cgroup {
             }
             let chosen = match self.v2 {
                 true => self.dirs.clone(),
-                false => v1::chosen(&self.path, controllers)
+                false => v1::chosen(&hierarchies()?, &self.path, controllers)
                     .map_err(|unknown| refused(&format!("unknown controller {unknown}")))?,
             };
             for (dir, own) in out.dirs.iter_mut().zip(&self.dirs) {

@@ -67,12 +67,15 @@ pub(super) fn dirs(path: &str) -> Vec<String> {
 
 /// Those of its directories that `exec --cgroup` means: of these controllers, or all.
 /// Errors: the name of one that no hierarchy here has.
-pub(super) fn chosen(path: &str, controllers: Option<&str>) -> std::result::Result<Vec<String>, String> {
-    let all = hierarchies().unwrap_or_default();
+pub(super) fn chosen(
+    all: &[Hierarchy],
+    path: &str,
+    controllers: Option<&str>,
+) -> std::result::Result<Vec<String>, String> {
     let Some(names) = controllers else {
         return Ok(all.iter().map(|h| format!("{}{path}", h.mount)).collect());
     };
-    names.split(',').map(|name| home(&all, path, name).ok_or_else(|| name.to_owned())).collect()
+    names.split(',').map(|name| home(all, path, name).ok_or_else(|| name.to_owned())).collect()
 }
 
 /// The group's directory in the hierarchy of a controller.

@@ -2,7 +2,7 @@
 
 use super::path;
 use crate::failure::{Doing, Failure, Result, text};
-use coracle_plan::steps::Program;
+use coracle_plan::steps::{PROGRAM, Program};
 use coracle_sys::{Errno, fs, libc, process, signal};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +19,7 @@ pub(crate) fn enter(cwd: &CStr) -> Result<()> {
 /// Finds the program as execvp(3) would, with the container's own PATH.
 /// The words are those that engines look for; Podman also that nothing follows them, so the place stands before.
 pub(crate) fn find(program: &Program) -> Result<CString> {
-    search(program).map_err(|f| Failure { doing: format!("process.args[0]: {}", f.doing), ..f })
+    search(program).map_err(|f| Failure { doing: format!("{PROGRAM}: {}", f.doing), ..f })
 }
 
 fn search(program: &Program) -> Result<CString> {

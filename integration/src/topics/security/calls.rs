@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, fs};
 
-use crate::harness::{Container, Ctx, Need, Result, check, container::until, context::path, look, tests};
+use crate::harness::{
+    Container, Ctx, Need, Result, check,
+    context::{path, tracers_end},
+    look, tests,
+};
 
 const STRACE: Need = Need::File("/usr/bin/strace");
 
@@ -22,14 +26,6 @@ fn calls(ctx: &Ctx, container: &Container, bundle: &str, kinds: &str) -> Result<
     ctx.call(&["delete", "--force", &container.id])?.succeeded("delete")?;
     tracers_end()?;
     Ok(fs::read_to_string(file)?)
-}
-
-/// A tracer ends when the last process that it traced has.
-fn tracers_end() -> Result {
-    until("strace ends", || {
-        let left = look::descendants(std::process::id());
-        Ok((!left.iter().any(|pid| look::command_line(*pid).contains("strace"))).then_some(()))
-    })
 }
 
 /// Below the root file system only the kernel follows names, held within it: openat2 with RESOLVE_IN_ROOT or RESOLVE_BENEATH.
