@@ -205,6 +205,20 @@ fn zstd_chunked_is_read_as_zstd() {
     assert_eq!(e.kind(), Kind::Corrupt, "{e}");
 }
 
+/// Neither the runtime's time nor its memory is for what never ends.
+#[test]
+fn what_is_no_archive_is_called_so() {
+    let scratch = Scratch::new();
+    let text = scratch.path.join("text");
+    fs::write(&text, "root:x:0:0:root:/root:/bin/bash\n".repeat(40)).unwrap();
+    for (path, said) in
+        [(text.as_path(), "neither an OCI layout nor an archive"), (Path::new("/dev/zero"), "a device")]
+    {
+        let failed = try_open(path).unwrap_err().to_string();
+        assert!(failed.contains(said), "{}: {failed}", path.display());
+    }
+}
+
 /// CVE-2025-11395: the outer archive is as hostile as a layer.
 #[test]
 fn hostile_outer_archives() {
