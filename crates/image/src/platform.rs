@@ -22,7 +22,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// The platform that this program was built for, which is the one that it runs on.
+    /// The platform that this program runs on; the variant is the processor's, where there are several that it may be.
     pub fn host() -> Self {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -31,26 +31,21 @@ impl Platform {
             "powerpc64" => "ppc64le",
             other => other,
         };
-        Self { os: "linux".into(), architecture: architecture.into(), variant: String::new() }
+        Self { os: "linux".into(), architecture: architecture.into(), variant: processor().into() }
     }
 
     /// How well an image of this platform suits one who asked for `wanted`: `None` not at all, else higher is better.
+    /// A processor of one variant runs the older ones too; the newest of them is the best.
     pub fn suits(&self, wanted: &Platform) -> Option<u8> {
         let (mine, asked) = (self.usual(), wanted.usual());
         if mine.os != asked.os || mine.architecture != asked.architecture {
             return None;
         }
-        if !wanted.variant.is_empty() || mine.variant == asked.variant {
-            return (mine.variant == asked.variant).then_some(u8::MAX);
+        if mine.variant == asked.variant {
+            return Some(u8::MAX);
         }
-        // Nothing asked for: older variants run on newer processors, so the newest that every such host runs.
-        let level = mine.variant.strip_prefix('v').and_then(|v| v.parse::<u8>().ok());
-        let most = match asked.architecture.as_str() {
-            "amd64" => 1,
-            "arm" => 7,
-            _ => 8,
-        };
-        level.filter(|&l| l <= most)
+        let level = |variant: &str| variant.strip_prefix('v')?.parse::<u8>().ok();
+        level(&mine.variant).filter(|mine| level(&asked.variant).is_some_and(|asked| *mine < asked))
     }
 
     /// The same with other spellings and usual variants made one (arm64/v8 is arm64, amd64/v1 is amd64, arm is arm/v7).
@@ -70,6 +65,29 @@ impl Platform {
         };
         Self { os: self.os.to_lowercase(), architecture: architecture.into(), variant: variant.into() }
     }
+}
+
+/// The variant that this processor is of, by the features that each has: x86-64 psABI, "Micro-Architecture Levels".
+#[cfg(target_arch = "x86_64")]
+fn processor() -> &'static str {
+    macro_rules! has {
+        ($($feature:tt)*) => { $(std::arch::is_x86_feature_detected!($feature))&&* };
+    }
+    let second = has!("cmpxchg16b" "popcnt" "sse3" "ssse3" "sse4.1" "sse4.2");
+    let third = second && has!("avx" "avx2" "bmi1" "bmi2" "f16c" "fma" "lzcnt" "movbe");
+    let fourth = third && has!("avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl");
+    match (second, third, fourth) {
+        (_, _, true) => "v4",
+        (_, true, _) => "v3",
+        (true, ..) => "v2",
+        _ => "",
+    }
+}
+
+/// Others are of the usual variant.
+#[cfg(not(target_arch = "x86_64"))]
+fn processor() -> &'static str {
+    ""
 }
 
 impl FromStr for Platform {
@@ -121,10 +139,31 @@ mod tests {
 
     #[test]
     fn an_older_variant_runs_a_newer_does_not() {
-        assert!(suits("linux/arm/v7", "linux/arm") > suits("linux/arm/v6", "linux/arm"));
-        assert!(suits("linux/arm/v6", "linux/arm").is_some());
-        assert_eq!(suits("linux/amd64/v3", "linux/amd64"), None);
-        assert_eq!(suits("linux/amd64/v3", "linux/amd64/v3"), Some(u8::MAX));
+        let order = |wanted: &str, images: &[&str]| {
+            let scores: Vec<_> = images.iter().map(|image| suits(image, wanted)).collect();
+            assert!(scores.iter().all(Option::is_some) && scores.is_sorted_by(|a, b| a > b), "{scores:?}");
+        };
+        order("linux/arm", &["linux/arm/v7", "linux/arm/v6", "linux/arm/v5"]);
+        order("linux/arm/v6", &["linux/arm/v6", "linux/arm/v5"]);
+        order("linux/amd64/v3", &["linux/amd64/v3", "linux/amd64/v2", "linux/amd64"]);
+        order("linux/arm64/v9", &["linux/arm64/v9", "linux/arm64"]);
+        for (image, wanted) in [
+            ("linux/amd64/v3", "linux/amd64"),
+            ("linux/amd64/v4", "linux/amd64/v3"),
+            ("linux/arm/v7", "linux/arm/v6"),
+            ("linux/riscv64/rva23u64", "linux/riscv64"),
+            ("linux/amd64/vx", "linux/amd64/v3"),
+        ] {
+            assert_eq!(suits(image, wanted), None, "{image} for {wanted}");
+        }
+    }
+
+    /// An image for any machine of the architecture runs on this one.
+    #[test]
+    fn the_host_takes_the_usual_variant() {
+        let usual = Platform { variant: String::new(), ..Platform::host() };
+        assert!(usual.suits(&Platform::host()).is_some());
+        assert_eq!(Platform::host().suits(&Platform::host()), Some(u8::MAX));
     }
 
     #[test]
