@@ -25,8 +25,12 @@ pub enum Kind {
     Overlay,
     /// Someone else is at work on the same bundle or store, or it is already there.
     Busy,
-    /// The registry did not answer, or answered with an error.
+    /// The registry did not answer, or not as one; or the connection broke.
     Network,
+    /// The registry answered that it will not.
+    Refused,
+    /// The registry answered that it cannot now, and said after how many seconds to ask again (0: did not say).
+    Later(u64),
     /// The caller asked for something that makes no sense.
     Usage,
 }

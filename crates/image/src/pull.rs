@@ -20,11 +20,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Layers fetched at once.
 const AT_ONCE: usize = 3;
-/// Times that a broken connection is taken up again.
+/// Times that the same is asked for, when a connection breaks or the server cannot now.
 const PATIENCE: usize = 4;
+/// The longest that a server may keep a command waiting, in seconds, before it is asked again.
+const LONGEST: u64 = 60;
 
 /// What was pulled.
 #[derive(Debug, Clone)]
@@ -49,7 +52,7 @@ pub fn pull(
     let _hold = store.hold()?;
     let (registry, first) = reach(reference, options, limits, events)?;
     let wanted = platform.cloned().unwrap_or_else(Platform::host);
-    let (fetched, manifest) = resolve(&registry, first, &wanted, limits)?;
+    let (fetched, manifest) = resolve(&registry, first, &wanted, limits, events)?;
     let job = Job { store, registry: &registry, events };
     let config = job.small(&manifest.config, limits).doing(|| "the image's configuration")?;
     let config = ImageConfig::parse(&config, manifest.layers.len())?;
@@ -87,8 +90,8 @@ fn reach(
 ) -> Result<(Registry, Fetched)> {
     let mut failed: Option<Error> = None;
     for connect in registry::servers(reference, options)? {
-        let tried = connect().and_then(|r| {
-            let fetched = r.manifest(&r.reference.version(), limits)?;
+        let tried = patiently(events, &connect).and_then(|r| {
+            let fetched = patiently(events, || r.manifest(&r.reference.version(), limits))?;
             Ok((r, fetched))
         });
         match tried {
@@ -103,19 +106,42 @@ fn reach(
     Err(failed.unwrap_or_else(|| Error::new(Kind::NotFound, "no server to ask")))
 }
 
+/// Asks again while the server says that it cannot now.
+fn patiently<T>(events: &dyn Events, ask: impl Fn() -> Result<T>) -> Result<T> {
+    let mut attempt = 1;
+    loop {
+        match ask() {
+            Err(e) if matches!(e.kind(), Kind::Later(_)) && may_wait(&e, attempt, events) => attempt += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Waits before the next attempt, as long as the server asks for, and longer each time. False: it is not worth it.
+fn may_wait(failed: &Error, attempt: usize, events: &dyn Events) -> bool {
+    let asked = if let Kind::Later(seconds) = failed.kind() { seconds } else { 0 };
+    if attempt >= PATIENCE || asked > LONGEST {
+        return false;
+    }
+    events.event(Event::Note(&format!("{failed}; trying again")));
+    std::thread::sleep(Duration::from_secs(asked).max(Duration::from_millis(200 << attempt)));
+    true
+}
+
 /// Through indexes to the manifest for a platform.
 fn resolve(
     registry: &Registry,
     mut at: Fetched,
     wanted: &Platform,
     limits: &Limits,
+    events: &dyn Events,
 ) -> Result<(Fetched, Manifest)> {
     for _ in 0..=limits.index_depth {
         match Document::parse(&at.bytes, &at.media_type, limits)? {
             Document::Manifest(manifest) => return Ok((at, *manifest)),
             Document::Index(index) => {
                 let chosen = choose(&index.manifests, wanted)?.clone();
-                at = registry.manifest(&chosen.digest.to_string(), limits)?;
+                at = patiently(events, || registry.manifest(&chosen.digest.to_string(), limits))?;
                 chosen.check(&at.bytes)?;
                 // What leads to it decides what it is; the registry's word must not differ.
                 if at.media_type.is_empty() {
@@ -236,10 +262,9 @@ impl Job<'_> {
             let resumed = file.metadata()?.len() > 0;
             match self.fetch_once(wanted, file) {
                 // What is here is kept, for the next attempt and the next command.
-                Err(e) if e.kind() == Kind::Network && attempt < PATIENCE => {
-                    self.events.event(Event::Note(&format!("{e}; trying again")));
-                    std::thread::sleep(std::time::Duration::from_millis(200 << attempt));
-                }
+                Err(e)
+                    if matches!(e.kind(), Kind::Network | Kind::Later(_))
+                        && may_wait(&e, attempt, self.events) => {}
                 // Wrong bytes are of no use to anyone; but those of another time may be to blame, or another server's.
                 Err(e) if e.kind() == Kind::Corrupt => {
                     file.set_len(0).doing(|| "drop what is wrong")?;

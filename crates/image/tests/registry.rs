@@ -70,6 +70,59 @@ fn a_broken_download_goes_on_where_it_ended() {
     assert_eq!(asked, [None, Some(format!("bytes={}-", length / 2))]);
 }
 
+/// RFC 9110, 10.2.3: a server that cannot now is asked again after the time that it names, and not for ever.
+#[test]
+fn a_busy_registry_is_asked_again() {
+    // How often what is answered so, for manifests, blobs or tokens; how many requests there are, if it does not come right.
+    for (times, code, after, path, most) in [
+        (2, 429, Some("1"), "/manifests/", None),
+        (2, 503, None, "/manifests/", None),
+        (2, 429, Some("1"), "/blobs/", None),
+        (1, 502, Some("Fri, 31 Dec 1999 23:59:59 GMT"), "/blobs/", None),
+        (1, 503, Some("1"), "/token", None),
+        (9, 500, None, "/manifests/", Some(4)),
+        (9, 429, Some("3600"), "/manifests/", Some(1)),
+        (9, 403, Some("1"), "/blobs/", Some(1)),
+    ] {
+        let (good, asked) = (most.is_none(), most.unwrap_or(times + 1));
+        let (scratch, image) = (Scratch::new(), Image::new());
+        let (left, port) = (Mutex::new(times), Arc::new(Mutex::new(0)));
+        let own = port.clone();
+        // One blob or manifest is enough: the image's configuration comes first.
+        let server = Server::start(move |r| {
+            let mut left = left.lock().unwrap();
+            if r.path.contains(path) && *left > 0 {
+                *left -= 1;
+                return status(code, &after.map(|a| ("Retry-After", a)).into_iter().collect::<Vec<_>>());
+            }
+            if r.path.starts_with("/token") {
+                return ok("application/json", b"{\"token\": \"t\"}");
+            }
+            if path == "/token" && r.header("authorization").is_none() {
+                let realm = format!("Bearer realm=\"http://127.0.0.1:{}/token\"", own.lock().unwrap());
+                return status(401, &[("WWW-Authenticate", &realm)]);
+            }
+            image.answer(r)
+        });
+        *port.lock().unwrap() = server.port;
+        let began = std::time::Instant::now();
+        let pulled = pull_from(&scratch, &server.name(), &Options::default());
+        let (case, seconds) = (format!("{code} {after:?} for {path}"), began.elapsed().as_secs());
+        assert_eq!(pulled.is_ok(), good, "{case}: {pulled:?}");
+        let busy = server.requests();
+        let first = busy.iter().find(|r| r.path.contains(path)).unwrap().path.clone();
+        assert_eq!(busy.iter().filter(|r| r.path == first).count(), asked, "{case}: requests");
+        assert!(
+            seconds < 20 && (after != Some("1") || !good || seconds >= times as u64),
+            "{case}: {seconds} s"
+        );
+        if let Err(e) = pulled {
+            assert!(e.to_string().contains(&code.to_string()), "{e}");
+            assert!(after != Some("3600") || e.to_string().contains("3600 s"), "{e}");
+        }
+    }
+}
+
 /// What is here of a blob may be other bytes than the rest: they are dropped, and all of it comes, in the same command.
 #[test]
 fn a_download_that_goes_on_from_other_bytes_begins_anew() {

@@ -111,10 +111,10 @@ pub(super) fn answer(
             Ok(basic(user, password))
         }
         (Challenge::Basic, Some(Credentials::Password(..))) => {
-            fail!(Network, "{} wants a password without TLS; it is not sent", origin.host)
+            fail!(Refused, "{} wants a password without TLS; it is not sent", origin.host)
         }
         (Challenge::Basic, _) => fail!(
-            Network,
+            Refused,
             "{} wants a password, and there is none; log in first (podman login, docker login), or name the file with --authfile",
             origin.host
         ),
@@ -176,7 +176,7 @@ fn token(
             }
             _ => String::new(),
         };
-        fail!(Network, "it answers {}{why}", response.status());
+        return Err(Error::new(response.refusal(), format!("it answers {}{why}", response.status())));
     }
     let token: Token = serde_json::from_slice(&response.bytes(TOKEN_BYTES)?)
         .map_err(|e| Error::new(Kind::Network, format!("no token in the answer: {e}")))?;

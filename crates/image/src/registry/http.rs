@@ -137,6 +137,17 @@ impl Response {
         self.inner.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).collect()
     }
 
+    /// What kind of failure an answer is that is not the one hoped for. RFC 9110, 10.2.3: Retry-After in seconds; as a
+    /// date it counts as not said.
+    pub(super) fn refusal(&self) -> Kind {
+        let seconds = || self.header("Retry-After").and_then(|v| v.trim().parse().ok()).unwrap_or(0);
+        match self.status() {
+            404 => Kind::NotFound,
+            429 | 500 | 502..=504 => Kind::Later(seconds()),
+            _ => Kind::Refused,
+        }
+    }
+
     /// The whole body. Errors: more than `most` bytes.
     pub(super) fn bytes(self, most: u64) -> Result<Vec<u8>> {
         let mut all = Vec::new();

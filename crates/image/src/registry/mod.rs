@@ -78,7 +78,7 @@ pub struct Fetched {
 
 /// The servers that may have an image, mirrors first, each with a way to reach it.
 /// Errors: settings that cannot be read; credentials that cannot be had.
-pub fn servers(reference: &Reference, options: &Options) -> Result<Vec<impl FnOnce() -> Result<Registry>>> {
+pub fn servers(reference: &Reference, options: &Options) -> Result<Vec<impl Fn() -> Result<Registry>>> {
     let endpoints = Settings::read()?.endpoints(reference, &options.mirrors)?;
     let (options, asked) = (options.clone(), reference.registry.clone());
     Ok(endpoints
@@ -89,7 +89,7 @@ pub fn servers(reference: &Reference, options: &Options) -> Result<Vec<impl FnOn
             let options = Options { password: options.password.clone().filter(|_| own), ..options.clone() };
             move || {
                 let name = endpoint.reference.registry.clone();
-                Registry::connect(endpoint, &options).doing(|| format!("registry {name}"))
+                Registry::connect(endpoint.clone(), &options).doing(|| format!("registry {name}"))
             }
         })
         .collect())
@@ -127,7 +127,7 @@ impl Registry {
     /// Answers the challenge of a refused request.
     fn authorize(&self, refused: &Response) -> Result<()> {
         let Some(challenge) = Challenge::parse(refused.headers("WWW-Authenticate")) else {
-            fail!(Network, "it answers 401 and does not say what it wants")
+            fail!(Refused, "it answers 401 and does not say what it wants")
         };
         let challenge = match challenge {
             // The greeting names no scope, and some registries name one that is not this repository's.
@@ -213,19 +213,20 @@ impl Registry {
         if codes.contains(&status) {
             return Ok(response);
         }
-        let (host, url) = (self.origin.host.clone(), response.url.clone());
+        let (host, url, kind) = (self.origin.host.clone(), response.url.clone(), response.refusal());
         let at = Origin::of(&url).map_or(host, |o| o.host);
         let detail = response.bytes(64 << 10).ok().and_then(|b| reason(&b)).unwrap_or_default();
-        let (kind, hint) = match status {
-            404 => (Kind::NotFound, "there is no such image or tag"),
-            401 | 403 => (
-                Kind::Network,
-                "it refuses; is the name right, and are you logged in (podman login, docker login)?",
-            ),
-            429 => (Kind::Network, "too many requests; log in, or try again later"),
-            _ => (Kind::Network, "an error"),
+        let hint = match status {
+            404 => "there is no such image or tag",
+            401 | 403 => "it refuses; is the name right, and are you logged in (podman login, docker login)?",
+            429 => "too many requests; log in, or try again later",
+            _ => "an error",
         };
-        Err(Error::new(kind, format!("{at} answers {status}: {hint}{detail}")))
+        let later = match kind {
+            Kind::Later(seconds) if seconds > 0 => format!(" (again in {seconds} s)"),
+            _ => String::new(),
+        };
+        Err(Error::new(kind, format!("{at} answers {status}: {hint}{later}{detail}")))
     }
 }
 
