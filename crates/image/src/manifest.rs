@@ -8,6 +8,7 @@ use crate::digest::{self, Digest};
 use crate::error::{Doing, Error, Kind, Result, fail, shown};
 use crate::limits::Limits;
 use crate::platform::Platform;
+use crate::reference::Reference;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -87,6 +88,22 @@ impl Descriptor {
     /// The tag that an index gives it.
     pub fn tag(&self) -> Option<&str> {
         self.annotations.get("org.opencontainers.image.ref.name").map(String::as_str)
+    }
+
+    /// Its whole name, where the index has it beside the tag (`docker save` since version 25, containerd); else its tag.
+    pub fn name(&self) -> Option<&str> {
+        self.annotations.get("io.containerd.image.name").map(String::as_str).or_else(|| self.tag())
+    }
+
+    /// Whether a tag, or a name as people write it, means this one.
+    pub fn is_called(&self, wanted: &str) -> bool {
+        let whole = wanted.parse::<Reference>().map(|r| r.to_string());
+        self.tag().is_some_and(|tag| tag == wanted)
+            || self.name().is_some_and(|name| {
+                name == wanted
+                    || name.strip_suffix(wanted).is_some_and(|n| n.ends_with(':'))
+                    || whole.is_ok_and(|whole| whole == name)
+            })
     }
 
     /// Refuses bytes that are not the ones described.

@@ -328,6 +328,68 @@ fn indexes_platforms_and_tags() {
     assert_eq!(get(Some("c")).unwrap_err().kind(), Kind::NotFound);
 }
 
+/// `docker save` since version 25 writes a layout and a manifest.json; the tags in the layout are those of any name.
+#[test]
+fn what_docker_saves_keeps_its_names() {
+    let scratch = Scratch::new();
+    let dir = scratch.path.join("saved");
+    fs::create_dir_all(&dir).unwrap();
+    let layers = ["first", "second"].map(|text| Tar::new().file("f", text).end());
+    let images = layers.each_ref().map(|layer| Image::of(std::slice::from_ref(layer)));
+    let mut manifests = Vec::new();
+    for (image, name) in images.iter().zip(["docker.io/library/a:1", "docker.io/library/b:1"]) {
+        image.write(&dir);
+        let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
+        let mut manifest = index["manifests"][0].clone();
+        manifest["annotations"] =
+            json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "1"});
+        // Version 25 says the platform too.
+        manifest["platform"] = json!({"os": "linux", "architecture": image.config["architecture"]});
+        manifests.push(manifest);
+    }
+    fs::write(dir.join("index.json"), json!({"schemaVersion": 2, "manifests": manifests}).to_string())
+        .unwrap();
+    fs::write(dir.join("manifest.json"), "[]").unwrap();
+    let get = |tag: &str| {
+        let query = Query { tag: Some(tag.into()), ..Query::default() };
+        scratch.unpack_from(dir.to_str().unwrap(), &query, &Limits::default()).map(|_| scratch.read("f"))
+    };
+    for (tag, text) in [("a:1", "first"), ("b:1", "second"), ("docker.io/library/b:1", "second")] {
+        assert_eq!(get(tag).unwrap(), text, "{tag}");
+    }
+    let e = get("1").unwrap_err();
+    assert!(e.kind() == Kind::Ambiguous && e.to_string().contains("library/b:1"), "{e}");
+    assert_eq!(get("c:1").unwrap_err().kind(), Kind::NotFound);
+}
+
+/// Of a tag's variants, this processor's: an index that only has one for a newer processor than any says so.
+#[test]
+fn variants_of_a_processor() {
+    let scratch = Scratch::new();
+    let dir = layout(&scratch);
+    let index: Value = serde_json::from_slice(&fs::read(dir.join("index.json")).unwrap()).unwrap();
+    let get = |variant: &str| {
+        let mut manifest = index["manifests"][0].clone();
+        manifest["platform"] = json!({"os": "linux", "architecture": coracle_image::platform::Platform::host().architecture, "variant": variant});
+        fs::write(dir.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string())
+            .unwrap();
+        Source::open(dir.to_str().unwrap(), &Limits::default())?.image(&Query::default())
+    };
+    get(&coracle_image::platform::Platform::host().variant).unwrap();
+    let e = get("v99").unwrap_err().to_string();
+    assert!(e.contains("v99"), "{e}");
+}
+
+/// RFC 1952, 2.2: estargz, pigz and others write a layer as many members.
+#[test]
+fn gzip_in_members() {
+    let scratch = Scratch::new();
+    let tar = Tar::new().file("f", &"x".repeat(70_000)).file("g", "1").end();
+    let image = Image::of(&[tar.chunks(10_000).flat_map(gzip).collect()]);
+    scratch.unpack_with(&image, &Limits::default()).unwrap();
+    assert_eq!((scratch.read("f").len(), scratch.read("g")), (70_000, "1".into()));
+}
+
 #[test]
 fn locations() {
     let scratch = Scratch::new();

@@ -57,6 +57,19 @@ fn entrypoint_and_cmd() {
     assert_eq!(args(json!({"Cmd": ["a\u{0}b"]}), Wishes::default()), None);
 }
 
+/// Docker's own members of a configuration: what is run is args, whatever Shell, OnBuild and Healthcheck say; null is none.
+#[test]
+fn what_engines_add_changes_nothing() {
+    let added = json!({"Cmd": ["c"], "Entrypoint": null, "Env": null, "Labels": null, "Volumes": null, "ExposedPorts": null,
+        "User": "", "WorkingDir": "", "Hostname": "h", "Domainname": "", "AttachStdin": false, "Tty": true, "OpenStdin": true,
+        "StdinOnce": true, "Image": "sha256:0", "ArgsEscaped": true, "NetworkDisabled": true, "MacAddress": "x",
+        "Shell": ["/bin/bash", "-c"], "OnBuild": ["RUN false"], "StopTimeout": 3,
+        "Healthcheck": {"Test": ["CMD", "false"], "Interval": 1_000_000_000, "Retries": 3}});
+    let (spec, notes) = convert(added, &Wishes::default()).unwrap();
+    let (plain, _) = convert(json!({"Cmd": ["c"]}), &Wishes::default()).unwrap();
+    assert_eq!((spec, notes), (plain, Vec::<String>::new()));
+}
+
 /// CVE-2026-57231.
 #[test]
 fn environment_lines_that_are_none() {

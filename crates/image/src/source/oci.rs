@@ -53,7 +53,7 @@ fn listed(files: &dyn Files, root: &Descriptor, limits: &Limits) -> Result<Liste
     }
     platforms.retain(|p| p.os != "unknown");
     Ok(Listed {
-        name: root.tag().unwrap_or_default().to_owned(),
+        name: root.name().unwrap_or_default().to_owned(),
         digest: Some(root.digest.clone()),
         platforms,
     })
@@ -133,12 +133,7 @@ fn candidates(files: &dyn Files, query: &Query, limits: &Limits) -> Result<(Stri
     if let Some(digest) = &query.digest {
         return pinned(files, &roots, digest, limits);
     }
-    let fits = |d: &&Descriptor| match &query.tag {
-        None => true,
-        Some(tag) => d
-            .tag()
-            .is_some_and(|name| name == tag || name.strip_suffix(tag).is_some_and(|n| n.ends_with(':'))),
-    };
+    let fits = |d: &&Descriptor| query.tag.as_ref().is_none_or(|tag| d.is_called(tag));
     let mut fitting: Vec<&Descriptor> = roots.iter().filter(fits).collect();
     if query.tag.is_none() && fitting.len() > 1 && fitting.iter().all(|d| d.digest == fitting[0].digest) {
         fitting.truncate(1);
@@ -146,15 +141,15 @@ fn candidates(files: &dyn Files, query: &Query, limits: &Limits) -> Result<(Stri
     // One name for several platforms: the platform decides.
     if query.tag.is_some()
         && fitting.len() > 1
-        && fitting.iter().all(|d| d.tag() == fitting[0].tag() && d.platform.is_some())
+        && fitting.iter().all(|d| d.name() == fitting[0].name() && d.platform.is_some())
     {
-        let name = fitting[0].tag().unwrap_or_default().to_owned();
+        let name = fitting[0].name().unwrap_or_default().to_owned();
         return Ok((name, fitting.into_iter().cloned().collect()));
     }
     let choices: Vec<String> =
-        roots.iter().map(|d| d.tag().map_or(d.digest.to_string(), |t| shown(t.as_bytes()))).collect();
+        roots.iter().map(|d| d.name().map_or(d.digest.to_string(), |n| shown(n.as_bytes()))).collect();
     let root = choose(fitting, query.tag.as_deref().unwrap_or_default(), &choices)?;
-    Ok((root.tag().unwrap_or_default().to_owned(), flatten(files, root, limits)?))
+    Ok((root.name().unwrap_or_default().to_owned(), flatten(files, root, limits)?))
 }
 
 /// What a digest names: a root, or anything below one.
@@ -165,7 +160,7 @@ fn pinned(
     limits: &Limits,
 ) -> Result<(String, Vec<Descriptor>)> {
     for root in roots {
-        let name = root.tag().unwrap_or_default().to_owned();
+        let name = root.name().unwrap_or_default().to_owned();
         if root.digest == *digest {
             return Ok((name, flatten(files, root, limits)?));
         }
