@@ -169,7 +169,11 @@ enum Command {
         keep: bool,
     },
     /// Run a container from an image in one step: also as run --image
+    #[command(disable_help_flag = true, mut_arg("hostname", |a| a.short('h')))]
     RunImage {
+        /// Print help
+        #[arg(long, action = clap::ArgAction::Help)]
+        help: Option<bool>,
         #[command(flatten)]
         args: Box<image::RunArgs>,
     },
@@ -400,7 +404,7 @@ impl Cli {
             Command::Update { args } => update::update(global, args),
             Command::Events { interval, stats, id } => events::events(global, id, interval, *stats),
             Command::Spec { bundle, rootless } => spec::spec(bundle, *rootless),
-            Command::RunImage { args } => image::run(global, args),
+            Command::RunImage { args, .. } => image::run(global, args),
             Command::Pull { args } => image::pull_image(args),
             Command::Images { args } => image::images(global, args),
             Command::Rmi { args } => image::rmi(global, args),

@@ -9,7 +9,7 @@ use coracle_plan::inputs::{CgroupMode, Host, Overlay, Request};
 use coracle_plan::oci::LinuxNamespaceType;
 use coracle_plan::steps::{NOTIFY, PROGRAM, Plan};
 use coracle_state::{Record, Stage, Unit, kept};
-use coracle_sys::signal;
+use coracle_sys::{Errno, signal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -30,7 +30,14 @@ pub(crate) struct Image<'a> {
     pub(crate) network: Option<&'a Connect<'a>>,
     /// Where the program's output goes, if not where this command's does.
     pub(crate) output: Option<std::fs::File>,
+    /// With the exit codes of engines for a program that does not begin: see [`UNKNOWN`] and [`UNRUNNABLE`].
+    pub(crate) codes: bool,
 }
+
+/// What engines end with when there is no such program, nor what is to interpret it.
+pub(crate) const UNKNOWN: u8 = 127;
+/// What they end with when the program cannot be run.
+pub(crate) const UNRUNNABLE: u8 = 126;
 
 /// `coracle run`.
 pub(crate) fn run(global: &Global, args: &CreateArgs, detach: bool, keep: bool) -> Outcome {
@@ -70,7 +77,7 @@ pub(crate) fn run_image(
         Ok(listening) => listening,
         Err(failure) => {
             let _ = created.destroy(&plan.hooks.poststop);
-            return not_started(global, failure);
+            return not_started(global, failure, image.codes);
         }
     };
     // Others may work on the container from here on.
@@ -105,12 +112,17 @@ pub(crate) fn run_image(
 }
 
 /// What of a container that is set up kept its program from beginning.
-fn not_started(global: &Global, failure: Failure) -> Outcome {
+fn not_started(global: &Global, failure: Failure, codes: bool) -> Outcome {
     if failure.origin != PROGRAM {
         return Err(failure.to_string());
     }
+    let code = match (codes, failure.errno) {
+        (false, _) => 1,
+        (true, Some(Errno::ENOENT)) => UNKNOWN,
+        (true, _) => UNRUNNABLE,
+    };
     log::last_words(global, &failure.at("").to_string());
-    Ok(1)
+    Ok(code)
 }
 
 /// `coracle plan`.

@@ -3,6 +3,7 @@
 use crate::cli::{Global, Outcome};
 use coracle_apply::failure::Failure;
 use coracle_apply::{lifecycle, notify};
+use coracle_image::config::STOP_SIGNAL;
 use coracle_plan::steps::Hooks;
 use coracle_state::{Entry, Error};
 use coracle_sys::libc::POLLIN;
@@ -73,7 +74,7 @@ fn each(global: &Global, (id, regex): Which, act: impl Fn(&str) -> Result<(), St
 }
 
 /// A signal by number or name, with or without SIG, in any case; 0 only asks whether it could be sent: kill(2).
-fn number(word: &str) -> Result<i32, String> {
+pub(crate) fn number(word: &str) -> Result<i32, String> {
     let unknown = || format!("{word:?} is not a signal; name one such as TERM, SIGKILL or 9");
     if let Ok(n) = word.parse::<i32>() {
         return if (0..=64).contains(&n) { Ok(n) } else { Err(unknown()) };
@@ -90,8 +91,6 @@ fn number(word: &str) -> Result<i32, String> {
     coracle_sys::signal::number(name).ok_or_else(unknown)
 }
 
-/// The annotation with the signal that an image wants its program ended by: Image specification, conversion.md.
-const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 /// How long a killed init may take to be gone, in milliseconds.
 const DEATH: i32 = 10_000;
 

@@ -2,7 +2,7 @@
 //! that callers look for (engines probe for an option by its refusal).
 
 use crate::cli::{Cli, Global};
-use crate::log;
+use crate::{image, log};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
@@ -83,7 +83,7 @@ fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    log::error(&readable(words), &sentence(error));
+    log::error(&readable(words), &format!("{}{}", sentence(error), hint(error, words)));
     match error.kind() {
         ErrorKind::InvalidSubcommand => ExitCode::from(UNKNOWN_COMMAND),
         _ => ExitCode::FAILURE,
@@ -127,6 +127,18 @@ fn sentence(error: &clap::Error) -> String {
             format!("flag needs an argument: {}", word(ContextKind::InvalidArg))
         }
         _ => plain(&error.to_string()),
+    }
+}
+
+/// What helps those who come from engines.
+fn hint(error: &clap::Error, words: &[OsString]) -> String {
+    let option = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(text)) if error.kind() == ErrorKind::UnknownArgument => text,
+        _ => return String::new(),
+    };
+    match words.get(command_at(words)).is_some_and(|w| w == "run-image") {
+        true => format!("; {}", image::instead(option)),
+        false => String::new(),
     }
 }
 

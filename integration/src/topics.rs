@@ -18,6 +18,7 @@ mod idmap;
 mod ids;
 mod image;
 mod image_crash;
+mod image_options;
 mod image_trees;
 mod lifecycle;
 mod limits;
@@ -78,6 +79,7 @@ const TOPICS: &[(&str, &[Test])] = &[
     ("crowd", crowd::TESTS),
     ("rootless", rootless::TESTS),
     ("image", image::TESTS),
+    ("image_options", image_options::TESTS),
     ("image_trees", image_trees::TESTS),
     ("image_crash", image_crash::TESTS),
     ("registry", registry::TESTS),

@@ -1,10 +1,14 @@
 //! Commands about images: words in, lines out. What they do is in crates/image.
 
 mod inspect;
+mod limits;
+mod mounts;
 mod network;
 mod output;
 mod ports;
+mod refused;
 mod run;
+mod security;
 mod store;
 mod unpack;
 mod wishes;
@@ -25,6 +29,7 @@ use wishes::WishArgs;
 
 pub(crate) use inspect::{InspectArgs, inspect};
 pub(crate) use output::Aside;
+pub(crate) use refused::instead;
 pub(crate) use run::{RunArgs, ended, forget, place, run};
 pub(crate) use store::{ImagesArgs, PullArgs, RmiArgs, images, pull_image, rmi};
 pub(crate) use unpack::{UnpackArgs, unpack};

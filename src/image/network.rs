@@ -3,9 +3,11 @@
 //! pasta is a program of its own (Debian package passt): it needs no privilege, and carries the container's connections
 //! over the host's sockets.
 
+use clap::Args;
 use coracle_sys::libc::{CLONE_NEWNET, CLONE_NEWUSER};
 use coracle_sys::{Errno, creds, namespace, process, socket};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,28 +27,97 @@ pub(super) fn find() -> Result<PathBuf, String> {
     })
 }
 
-/// The container's own /etc/hosts and, where it has a way out, /etc/resolv.conf: written beside the bundle and bound in,
-/// for the image's may be links to anywhere.
-pub(super) fn files(bundle: &Path, host: &str, outside: bool) -> Result<Vec<Value>, String> {
-    let hosts =
-        format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{host}\n");
-    let mut all = vec![("hosts", "/etc/hosts", hosts)];
-    if outside {
-        let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let kept: String = own
-            .lines()
-            .filter(|l| l.starts_with("search") || l.starts_with("options"))
-            .map(|l| format!("{l}\n"))
-            .collect();
-        all.push(("resolv.conf", "/etc/resolv.conf", format!("nameserver {DNS}\n{kept}")));
+/// Names, and who resolves them.
+#[derive(Args)]
+pub(crate) struct NameArgs {
+    /// NAME:ADDRESS: a line for /etc/hosts
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = host)]
+    add_host: Vec<(String, IpAddr)>,
+    /// A server that resolves names, instead of the host's
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// Domain that names are looked for in, instead of the host's
+    #[arg(long, value_name = "DOMAIN", value_parser = super::wishes::hostname)]
+    dns_search: Vec<String>,
+    /// Option of resolv.conf(5), instead of the host's
+    #[arg(long, alias = "dns-opt", value_name = "OPTION", value_parser = word)]
+    dns_option: Vec<String>,
+}
+
+/// `NAME:ADDRESS`, or with `=`.
+fn host(text: &str) -> Result<(String, IpAddr), String> {
+    let (name, address) = text.split_once([':', '=']).ok_or("write NAME:ADDRESS")?;
+    if address == "host-gateway" {
+        return Err("the host itself is not reached from a container here; write an address".into());
     }
-    all.into_iter()
-        .map(|(name, to, text)| {
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    let address = address.parse().map_err(|_| format!("{address:?} is no address"))?;
+    Ok((super::wishes::hostname(name)?, address))
+}
+
+fn word(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("write one word".into()),
+    }
+}
+
+impl NameArgs {
+    /// The container's own /etc/hosts and, where it has a way out, /etc/resolv.conf: written beside the bundle and bound
+    /// in, for the image's may be links to anywhere. With the host's network they are the host's, with what is asked for.
+    /// Errors: servers for a network that reaches none.
+    pub(super) fn files(&self, bundle: &Path, name: &str, net: &str) -> Result<Vec<Value>, String> {
+        let resolves = !(self.dns.is_empty() && self.dns_search.is_empty() && self.dns_option.is_empty());
+        let mut all = Vec::new();
+        if net != "host" || !self.add_host.is_empty() {
+            let mut hosts = match net {
+                "host" => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+                _ => format!(
+                    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{name}\n"
+                ),
+            };
+            hosts.extend(self.add_host.iter().map(|(name, address)| format!("{address}\t{name}\n")));
+            all.push(("hosts", "/etc/hosts", hosts));
+        }
+        match net {
+            "none" if resolves => {
+                return Err("--dns: with --net none no server is reached; add --net pasta or host".into());
+            }
+            "pasta" => all.push(("resolv.conf", "/etc/resolv.conf", self.resolver(&[DNS.to_owned()]))),
+            "host" if resolves => all.push(("resolv.conf", "/etc/resolv.conf", self.resolver(&[]))),
+            _ => {}
+        }
+        let write = |(name, to, text): (&str, &str, String)| {
             let path = bundle.join(name);
             std::fs::write(&path, text).map_err(|e| format!("writing {}: {e}", path.display()))?;
-            Ok(json!({"destination": to, "type": "bind", "source": path, "options": ["bind", "nosuid", "nodev", "noexec"]}))
-        })
-        .collect()
+            Ok(
+                json!({"destination": to, "type": "bind", "source": path, "options": ["bind", "nosuid", "nodev", "noexec"]}),
+            )
+        };
+        all.into_iter().map(write).collect()
+    }
+
+    /// resolv.conf(5): the servers asked for, else the usual ones (the host's, where there are none); the rest likewise.
+    fn resolver(&self, usual: &[String]) -> String {
+        let own = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let of_host = |word: &str| -> String {
+            own.lines()
+                .filter(|l| l.split_whitespace().next() == Some(word))
+                .map(|l| format!("{l}\n"))
+                .collect()
+        };
+        let asked: Vec<String> = self.dns.iter().map(ToString::to_string).collect();
+        let servers = if asked.is_empty() { usual } else { &asked };
+        let servers = match servers.is_empty() {
+            true => of_host("nameserver"),
+            false => servers.iter().map(|s| format!("nameserver {s}\n")).collect(),
+        };
+        let line = |word: &str, asked: &[String]| match asked.is_empty() {
+            true => of_host(word),
+            false => format!("{word} {}\n", asked.join(" ")),
+        };
+        servers + &line("search", &self.dns_search) + &line("options", &self.dns_option)
+    }
 }
 
 /// Connects a network namespace, given its user namespace too, and these ports of the host (pasta's options and their
@@ -152,5 +223,23 @@ pub(super) fn stop(bundle: &Path) {
 pub(super) fn nothing_to_read() {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = coracle_sys::fs::dup_onto(null.as_fd(), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_hosts() {
+        let of = |text: &str| host(text).map(|(name, address)| format!("{name} {address}"));
+        assert_eq!(of("db:10.0.0.1").as_deref(), Ok("db 10.0.0.1"));
+        assert_eq!(of("db:::1").as_deref(), Ok("db ::1"));
+        assert_eq!(of("db=[::1]").as_deref(), Ok("db ::1"));
+        for bad in
+            ["db", "db:x", ":1.2.3.4", "a b:1.2.3.4", "a\nb:1.2.3.4", "db:host-gateway", "db:1.2.3.4 evil"]
+        {
+            assert!(of(bad).is_err(), "{bad:?}");
+        }
     }
 }

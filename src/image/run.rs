@@ -2,13 +2,15 @@
 //!
 //! What reads images works in child processes: the command that waits for the container stays as small as `run`.
 
+use super::mounts::{self, Device};
+use super::network::{self, NameArgs};
 use super::store::{RegistryArgs, StoreArgs, fetch};
 use super::{Shown, WishArgs, notes};
-use super::{network, output, ports};
+use super::{output, ports};
 use crate::cli::{CreateArgs, Global, Outcome};
 use crate::create;
 use clap::Args;
-use coracle_image::config::Network;
+use coracle_image::config::{Network, Wishes};
 use coracle_image::front::{self, Order};
 use coracle_image::limits::Limits;
 use coracle_image::reference::Reference;
@@ -18,7 +20,7 @@ use coracle_plan::inputs::Overlay;
 use coracle_plan::oci::Spec;
 use coracle_plan::steps::PROGRAM;
 use coracle_state::Entry;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -48,9 +50,20 @@ pub(crate) struct RunArgs {
     /// [ADDRESS:]HOSTPORT:PORT[/udp]: a port of the host that leads to one of the container's, by pasta
     #[arg(short, long, value_name = "PORTS", value_parser = ports::parse)]
     publish: Vec<[String; 2]>,
+    #[command(flatten)]
+    names: NameArgs,
     /// HOST:CONTAINER[:ro]: a file or directory of the host in the container
     #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
     volume: Vec<String>,
+    /// type=bind,source=/HOST,target=/CONTAINER[,readonly]; or type=tmpfs,target=/CONTAINER[,tmpfs-size=SIZE][,tmpfs-mode=MODE]
+    #[arg(long, value_name = "MOUNT", value_parser = mounts::mount)]
+    mount: Vec<Value>,
+    /// HOST[:CONTAINER][:rwm]: a device of the host, or all that are in a directory
+    #[arg(long, value_name = "DEVICE", value_parser = mounts::device)]
+    device: Vec<Device>,
+    /// Put the host's catatonit or tini before the program: it passes signals on, and waits for orphans
+    #[arg(long)]
+    init: bool,
     /// When to ask the registry: missing, always, never
     #[arg(long, value_name = "WHEN", default_value = "missing", value_parser = ["missing", "always", "never"])]
     pull: String,
@@ -95,8 +108,8 @@ pub(crate) fn run(global: &Global, args: &RunArgs) -> Outcome {
     run_one(global, args).or_else(|message| {
         crate::log::error(global, &message);
         Ok(match message.contains(PROGRAM) {
-            true if message.contains("permission denied") => 126,
-            true => 127,
+            true if message.contains("permission denied") => create::UNRUNNABLE,
+            true => create::UNKNOWN,
             false => 125,
         })
     })
@@ -146,14 +159,12 @@ fn prepared(global: &Global, args: &RunArgs, store: &Store, id: &str, bundle: &P
     let net = args.net()?;
     wishes.hostname = Some(wishes.hostname.unwrap_or_else(|| id.chars().take(64).collect()));
     wishes.network = if net == "host" { Network::Host } else { Network::None };
-    wishes.mounts.extend(volumes(&args.volume)?);
-    if net != "host" {
-        wishes.mounts.extend(network::files(
-            bundle,
-            wishes.hostname.as_deref().unwrap_or_default(),
-            net == "pasta",
-        )?);
-    }
+    attach(args, &mut wishes)?;
+    let files = args.names.files(bundle, wishes.hostname.as_deref().unwrap_or_default(), net)?;
+    let taken = |file: &Value| wishes.mounts.iter().any(|m| m["destination"] == file["destination"]);
+    let files: Vec<Value> = files.into_iter().filter(|file| !taken(file)).collect();
+    wishes.mounts.extend(files);
+    mounts::sort(&mut wishes.mounts);
     let name = if is_path(&args.image) { args.image.clone() } else { full(&args.image)? };
     let state = global.state_root();
     let order = Order { id, name: &name, state: &state, remove: args.rm };
@@ -179,7 +190,7 @@ fn prepared(global: &Global, args: &RunArgs, store: &Store, id: &str, bundle: &P
     // Who takes the name of a detached container by $(…) is not to wait for its last word.
     let quiet = args.detach && !args.wish.tty();
     let output = quiet.then(|| output::open(bundle)).transpose()?;
-    let image = create::Image { overlay, network: (net == "pasta").then_some(&connect), output };
+    let image = create::Image { overlay, network: (net == "pasta").then_some(&connect), output, codes: true };
     let outcome = create::run_image(global, &create, args.detach, !args.rm, &image);
     if args.detach && outcome.is_ok() {
         crate::inspect::print(&format!("{id}\n"));
@@ -247,43 +258,41 @@ fn made_up(image: &str) -> Result<String, String> {
     Ok(format!("{}-{number:08x}", if word.is_empty() { "image" } else { &word }))
 }
 
-/// `HOST:CONTAINER[:options]` as mounts of config.json.
-fn volumes(words: &[String]) -> Result<Vec<Value>, String> {
-    words.iter().map(|word| volume(word)).collect()
+/// What of the host comes into the container. Errors: it is not there, or not to be had.
+fn attach(args: &RunArgs, wishes: &mut Wishes) -> Result<(), String> {
+    for word in &args.volume {
+        wishes.mounts.push(mounts::volume(word)?);
+    }
+    wishes.mounts.extend(args.mount.iter().cloned());
+    for device in &args.device {
+        if device.limited && coracle_sys::creds::geteuid() != 0 {
+            return Err("--device: what may be done with it is the host's to say for users, by the device's mode; leave out what follows the last colon".into());
+        }
+        wishes.mounts.push(device.mount.clone());
+        wishes.devices.extend(device.rules.iter().cloned());
+    }
+    if args.init {
+        let path = INITS.iter().find(|path| Path::new(path).exists()).ok_or(
+            "--init: there is neither catatonit nor a static tini on this machine (Debian: package catatonit, or tini)",
+        )?;
+        wishes.mounts.push(mounts::program(path, INIT));
+        wishes.init = vec![INIT.into(), "--".into()];
+    }
+    Ok(())
 }
 
-fn volume(word: &str) -> Result<Value, String> {
-    let bad = |why: &str| format!("--volume {word:?}: {why}; write /HOST:/CONTAINER[:ro]");
-    let parts: Vec<&str> = word.split(':').collect();
-    let (from, to, more) = match parts[..] {
-        [from, to] => (from, to, "rw"),
-        [from, to, more] => (from, to, more),
-        _ => return Err(bad("volumes without a place on the host are not kept here")),
-    };
-    let from =
-        if from.starts_with('.') { std::path::absolute(from).unwrap_or_default() } else { from.into() };
-    if !from.is_absolute() {
-        return Err(bad("volumes by name are not kept here"));
-    }
-    if !to.starts_with('/') || to == "/" {
-        return Err(bad("the place in the container is not from its root"));
-    }
-    if !from.exists() {
-        return Err(bad("there is nothing at the host's path"));
-    }
-    let mut options = vec!["rbind", "nosuid", "nodev", "rprivate"];
-    for option in more.split(',') {
-        match option {
-            "ro" => options.extend(["ro", "rro"]),
-            "rw" => {}
-            "exec" | "noexec" | "suid" | "dev" => options.push(option),
-            // SELinux relabelling; there is none here.
-            "z" | "Z" => {}
-            _ => return Err(bad("the options are ro, rw, exec, noexec, suid, dev")),
-        }
-    }
-    Ok(json!({"destination": to, "type": "bind", "source": from, "options": options}))
-}
+/// Where distributions have an init for containers: static programs, for the image has no libraries for them.
+const INITS: [&str; 7] = [
+    "/usr/libexec/podman/catatonit",
+    "/usr/lib/podman/catatonit",
+    "/usr/bin/catatonit",
+    "/usr/libexec/docker/docker-init",
+    "/usr/bin/docker-init",
+    "/usr/bin/tini-static",
+    "/sbin/docker-init",
+];
+/// Its place in the container.
+const INIT: &str = "/run/coracle-init";
 
 /// Where the container of a configuration has its directory, when it was made from an image.
 pub(crate) fn place(spec: &Spec) -> Option<PathBuf> {

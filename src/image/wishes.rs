@@ -1,8 +1,11 @@
 //! What the caller wants otherwise than the image says: podman's and docker's words, for `run --image` and `unpack`.
 
+use super::limits::LimitArgs;
+use super::security::{self, Security};
+use super::{mounts, size};
 use clap::Args;
-use coracle_image::config::{CAPABILITIES, Network, Wishes};
-use serde_json::{Value, json};
+use coracle_image::config::{CAPABILITIES, Network, STOP_SIGNAL, Wishes};
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// What the caller wants otherwise than the image says.
@@ -36,23 +39,34 @@ pub(crate) struct WishArgs {
     #[arg(long)]
     no_new_privileges: bool,
     /// DIR[:OPTION,…]: a directory in memory (size=64m, mode=1777, exec, ro, …)
-    #[arg(long, value_name = "DIR", value_parser = tmpfs)]
+    #[arg(long, value_name = "DIR", value_parser = mounts::tmpfs)]
     tmpfs: Vec<Value>,
+    /// Bytes that /dev/shm holds, with K, M or G; 64M is usual
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    shm_size: Option<u64>,
     /// Give a capability, as NET_ADMIN, or ALL
     #[arg(long, value_name = "CAP", value_delimiter = ',', value_parser = capability)]
     cap_add: Vec<String>,
     /// Take a capability, or ALL
     #[arg(long, value_name = "CAP", value_delimiter = ',', value_parser = capability)]
     cap_drop: Vec<String>,
-    /// Most memory, with K, M or G
-    #[arg(short, long, value_name = "SIZE", value_parser = super::size)]
-    memory: Option<u64>,
-    /// Most processor time, in processors: 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = cpus)]
-    cpus: Option<u64>,
-    /// Most processes
-    #[arg(long, value_name = "NUMBER")]
-    pids_limit: Option<i64>,
+    /// no-new-privileges, seccomp=FILE, seccomp=unconfined, apparmor=PROFILE, unmask=PATHS (or ALL), mask=PATHS
+    #[arg(long, value_name = "OPTION", value_parser = security::parse)]
+    security_opt: Vec<Security>,
+    /// NAME=VALUE: a kernel parameter of the container's own
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    sysctl: Vec<(String, String)>,
+    /// NAME[=VALUE]: a label, which becomes an annotation
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+    /// NAME=VALUE: an annotation of the configuration
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    annotation: Vec<(String, String)>,
+    /// Signal that `stop` sends, instead of the image's
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    stop_signal: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// The words of a command.
@@ -80,7 +94,9 @@ impl WishArgs {
             true => Some(line),
             false => std::env::var(&line).ok().map(|value| format!("{line}={value}")),
         });
-        Ok(Wishes {
+        let annotations = self.label.iter().chain(&self.annotation).cloned();
+        let stop = self.stop_signal.iter().map(|s| (STOP_SIGNAL.to_owned(), s.clone()));
+        let mut wishes = Wishes {
             args: args.to_vec(),
             entrypoint: self.entrypoint.as_ref().map(|e| e.0.clone()),
             env: env.collect(),
@@ -94,8 +110,17 @@ impl WishArgs {
             ids: None,
             mounts: self.tmpfs.clone(),
             capabilities: self.capabilities(),
-            resources: self.resources(),
-        })
+            resources: self.limits.resources(),
+            rlimits: self.limits.rlimits(),
+            annotations: annotations.chain(stop).collect(),
+            sysctl: self.sysctl.clone(),
+            shm_bytes: self.shm_size,
+            ..Wishes::default()
+        };
+        for option in &self.security_opt {
+            option.wish(&mut wishes)?;
+        }
+        Ok(wishes)
     }
 
     /// `ALL` is the set to begin with; a name counts after it, and one that is given more than one that is taken.
@@ -116,24 +141,6 @@ impl WishArgs {
         all.dedup();
         Some(all)
     }
-
-    /// Members of `linux.resources`.
-    fn resources(&self) -> Vec<(&'static str, Value)> {
-        let memory = self.memory.map(|bytes| ("memory", json!({"limit": bytes})));
-        let cpu = self.cpus.map(|quota| ("cpu", json!({"quota": quota, "period": PERIOD})));
-        let pids = self.pids_limit.map(|most| ("pids", json!({"limit": most})));
-        [memory, cpu, pids].into_iter().flatten().collect()
-    }
-}
-
-/// Of a processor's time, in microseconds: what engines use.
-const PERIOD: u64 = 100_000;
-
-/// `1.5`: microseconds of each [`PERIOD`].
-fn cpus(text: &str) -> Result<u64, String> {
-    let number = text.parse::<f64>().ok().filter(|n| (0.01..=10_000.0).contains(n));
-    let number = number.ok_or_else(|| format!("{text:?} is no number of processors; write 0.5 or 2"))?;
-    Ok((number * PERIOD as f64) as u64)
 }
 
 /// A variable without a name would be left out in silence.
@@ -156,7 +163,7 @@ fn entrypoint(text: &str) -> Result<Words, String> {
 }
 
 /// It is written into a file of the container's, /etc/hosts. hostname(7), and the underscore that many have.
-fn hostname(text: &str) -> Result<String, String> {
+pub(super) fn hostname(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     match !text.is_empty() && text.len() <= 64 && text.chars().all(fits) {
         true => Ok(text.to_owned()),
@@ -176,29 +183,21 @@ fn capability(text: &str) -> Result<String, String> {
     }
 }
 
-/// `DIR[:OPTION,…]` as a mount of config.json.
-fn tmpfs(text: &str) -> Result<Value, String> {
-    let (to, more) = text.split_once(':').unwrap_or((text, ""));
-    if !to.starts_with('/') || to == "/" {
-        return Err("write DIR[:OPTION,…], the directory from the root".into());
+/// `NAME=VALUE`
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !text.contains('\0') => Ok((name.into(), value.into())),
+        _ => Err("write NAME=VALUE".into()),
     }
-    let mut options = vec!["nosuid", "nodev", "noexec"];
-    for option in more.split(',').filter(|o| !o.is_empty()) {
-        let name = option.split('=').next().unwrap_or_default();
-        let known = match option.contains('=') {
-            true => ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"].contains(&name),
-            false => {
-                ["ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "noatime"].contains(&name)
-            }
-        };
-        if !known {
-            return Err(format!(
-                "option {option:?} is none of size=, mode=, uid=, gid=, ro, exec, suid, dev"
-            ));
-        }
-        options.push(option);
-    }
-    Ok(json!({"destination": to, "type": "tmpfs", "source": "tmpfs", "options": options}))
+}
+
+/// `NAME[=VALUE]`
+fn label(text: &str) -> Result<(String, String), String> {
+    pair(text).or_else(|_| pair(&format!("{text}=")))
+}
+
+fn signal(text: &str) -> Result<String, String> {
+    crate::lifecycle::number(text).map(|_| text.to_owned())
 }
 
 #[cfg(test)]
@@ -247,8 +246,11 @@ mod tests {
             ["--hostname", ""],
             ["--tmpfs", "x"],
             ["--tmpfs", "/x:mpol=bind"],
-            ["--cpus", "-1"],
-            ["--memory", "much"],
+            ["--label", "=x"],
+            ["--annotation", "x"],
+            ["--sysctl", "x"],
+            ["--stop-signal", "NONSENSE"],
+            ["--security-opt", "seccomp=/nonexistent"],
             ["--env-file", "/nonexistent"],
         ] {
             assert!(wishes(&words).is_err(), "{words:?}");
@@ -256,15 +258,18 @@ mod tests {
     }
 
     #[test]
-    fn limits_and_memory() {
-        let wishes =
-            wishes(&["-m", "64M", "--cpus", "1.5", "--pids-limit", "9", "--tmpfs", "/x:size=1m,exec"])
-                .unwrap();
+    fn what_is_only_passed_on() {
+        let words =
+            "--tmpfs /x:size=1m,exec -l a=b -l c --annotation d=e=f --stop-signal USR1 --sysctl net.x=1";
+        let wishes = wishes(&words.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!(
-            json!(wishes.resources),
-            json!([
-            ["memory", {"limit": 64 << 20}], ["cpu", {"quota": 150_000, "period": 100_000}], ["pids", {"limit": 9}]])
+            wishes.mounts[0]["options"],
+            serde_json::json!(["nosuid", "nodev", "noexec", "size=1m", "exec"])
         );
-        assert_eq!(wishes.mounts[0]["options"], json!(["nosuid", "nodev", "noexec", "size=1m", "exec"]));
+        let of = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect::<Vec<_>>()
+        };
+        assert_eq!(wishes.annotations, of(&[("a", "b"), ("c", ""), ("d", "e=f"), (STOP_SIGNAL, "USR1")]));
+        assert_eq!(wishes.sysctl, of(&[("net.x", "1")]));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{IdRange, Network, Wishes, object};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The search path where an image sets none.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -67,11 +68,12 @@ pub(super) fn mounts(wishes: &Wishes, volumes: Vec<Value>) -> Value {
         "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620{}",
         if has_tty_group { ",gid=5" } else { "" }
     );
+    let shm = wishes.shm_bytes.unwrap_or(64 << 20);
     let mut all = vec![
         mount("/proc", "proc", "proc", "nosuid,noexec,nodev"),
         mount("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
         mount("/dev/pts", "devpts", "devpts", &pts),
-        mount("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
+        mount("/dev/shm", "tmpfs", "shm", &format!("nosuid,noexec,nodev,mode=1777,size={shm}")),
         mount("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
         // A new sysfs needs a network namespace of one's own user namespace.
         if shared_net {
@@ -96,7 +98,14 @@ pub(super) fn linux(wishes: &Wishes) -> Value {
     if wishes.network == Network::None {
         namespaces.push("network");
     }
-    let mut members = vec![("maskedPaths", json!(MASKED)), ("readonlyPaths", json!(READONLY))];
+    let hidden = |path: &&str| !wishes.unmask.iter().any(|p| p == "ALL" || p == *path);
+    let masked: Vec<&str> =
+        MASKED.into_iter().filter(hidden).chain(wishes.mask.iter().map(String::as_str)).collect();
+    let readonly: Vec<&str> = READONLY.into_iter().filter(hidden).collect();
+    let mut members = vec![("maskedPaths", json!(masked)), ("readonlyPaths", json!(readonly))];
+    if !wishes.sysctl.is_empty() {
+        members.push(("sysctl", json!(wishes.sysctl.iter().cloned().collect::<BTreeMap<_, _>>())));
+    }
     let mut resources = wishes.resources.clone();
     match &wishes.ids {
         // Without privileges there is no device filter to load, and mostly no control group.
@@ -105,7 +114,11 @@ pub(super) fn linux(wishes: &Wishes) -> Value {
             members.push(("uidMappings", mappings(&ids.users)));
             members.push(("gidMappings", mappings(&ids.groups)));
         }
-        None => resources.push(("devices", json!([{"allow": false, "access": "rwm"}]))),
+        None => {
+            let none = json!({"allow": false, "access": "rwm"});
+            let rules: Vec<&Value> = [&none].into_iter().chain(&wishes.devices).collect();
+            resources.push(("devices", json!(rules)));
+        }
     }
     if !resources.is_empty() {
         members.push(("resources", object(resources)));

@@ -5,7 +5,7 @@
 //! runtime may be steered by some (CVE-2024-3154, CVE-2026-94603).
 
 mod defaults;
-mod seccomp;
+pub mod seccomp;
 pub mod users;
 
 use crate::error::{Result, fail, shown};
@@ -77,7 +77,30 @@ pub struct Wishes {
     pub capabilities: Option<Vec<String>>,
     /// Further members of `linux.resources`.
     pub resources: Vec<(&'static str, Value)>,
+    /// Rules for devices beyond those that every container has: entries of `linux.resources.devices`.
+    pub devices: Vec<Value>,
+    /// `process.rlimits`.
+    pub rlimits: Vec<Value>,
+    /// `linux.sysctl`.
+    pub sysctl: Vec<(String, String)>,
+    /// Annotations, whatever the image says.
+    pub annotations: Vec<(String, String)>,
+    /// A system call filter instead of the default one; `Some(None)` for none.
+    pub seccomp: Option<Option<Value>>,
+    /// A profile of AppArmor.
+    pub apparmor: Option<String>,
+    /// Paths that are hidden by default and shall not be; `ALL` for all of them.
+    pub unmask: Vec<String>,
+    /// Further paths that are hidden.
+    pub mask: Vec<String>,
+    /// The size of /dev/shm.
+    pub shm_bytes: Option<u64>,
+    /// Words that stand before the program's: an init with its options.
+    pub init: Vec<String>,
 }
+
+/// The annotation with the signal that a program wants to be ended by: conversion.md.
+pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
 
 /// The bundle's configuration, and what the user should know of it: one line for each wish of the image that was not
 /// followed. Makes the working directory and the volumes' directories, where they are missing.
@@ -91,7 +114,7 @@ pub fn config(image: &Image, wishes: &Wishes, root: BorrowedFd) -> Result<(Value
     for directory in run.volumes.keys().map(|v| absolute(v)).chain([cwd.clone()]) {
         rootfs::make_all(root, &directory)?;
     }
-    let process = json!({
+    let mut process = json!({
         "terminal": wishes.terminal,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
         "args": args(image, run, wishes)?,
@@ -100,16 +123,25 @@ pub fn config(image: &Image, wishes: &Wishes, root: BorrowedFd) -> Result<(Value
         "capabilities": defaults::capabilities(user.uid == 0, wishes.capabilities.as_deref()),
         "noNewPrivileges": wishes.no_new_privileges,
     });
+    if !wishes.rlimits.is_empty() {
+        process["rlimits"] = json!(wishes.rlimits);
+    }
+    if let Some(profile) = &wishes.apparmor {
+        process["apparmorProfile"] = json!(profile);
+    }
     let mut spec = json!({
         "ociVersion": "1.0.2",
         "process": process,
         "root": {"path": "rootfs", "readonly": wishes.readonly},
         "hostname": wishes.hostname.as_deref().unwrap_or("coracle"),
         "mounts": defaults::mounts(wishes, kept_writable(run, wishes, &mut notes)),
-        "annotations": annotations(image, &mut notes),
+        "annotations": annotations(image, wishes, &mut notes),
         "linux": defaults::linux(wishes),
     });
-    spec["linux"]["seccomp"] = seccomp::profile(wishes.capabilities.as_deref().unwrap_or_default());
+    let usual = || seccomp::profile(wishes.capabilities.as_deref().unwrap_or_default());
+    if let Some(filter) = wishes.seccomp.clone().unwrap_or_else(|| Some(usual())) {
+        spec["linux"]["seccomp"] = filter;
+    }
     Ok((spec, notes))
 }
 
@@ -170,7 +202,7 @@ fn args(image: &Image, run: &Execution, wishes: &Wishes) -> Result<Vec<String>> 
     if args.iter().any(|a| a.contains('\0')) {
         fail!(Corrupt, "an argument of the image holds a NUL");
     }
-    Ok(args)
+    Ok([wishes.init.clone(), args].concat())
 }
 
 /// The image's, then the caller's, then what is usual where neither says it. A line without `=` would take the value
@@ -212,8 +244,9 @@ const BARE: [&str; 9] =
 /// The most bytes of one value.
 const MOST: usize = 4096;
 
-/// What the configuration implies, then the manifest's annotations, then the labels: the last win (conversion.md).
-fn annotations(image: &Image, notes: &mut Vec<String>) -> Value {
+/// What the configuration implies, then the manifest's annotations, then the labels: the last win (conversion.md); and over
+/// all of them the caller's.
+fn annotations(image: &Image, wishes: &Wishes, notes: &mut Vec<String>) -> Value {
     let mut all = implied(image);
     let mut left_out = 0;
     for (name, value) in image.annotations.iter().chain(&image.config.config.labels) {
@@ -227,6 +260,7 @@ fn annotations(image: &Image, notes: &mut Vec<String>) -> Value {
     if left_out > 0 {
         notes.push(format!("{left_out} labels or annotations of the image are not passed on"));
     }
+    all.extend(wishes.annotations.iter().cloned());
     json!(all)
 }
 

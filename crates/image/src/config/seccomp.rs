@@ -5,6 +5,9 @@
 //! capabilities lacks anyway, and are refused because kernel bugs live there. A call that is newer than the list is
 //! refused with EPERM, as everything not named.
 
+use super::CAPABILITIES;
+use crate::error::{Error, Kind, Result, fail};
+use crate::platform::Platform;
 use serde_json::{Value, json};
 
 /// All names, one a line.
@@ -100,6 +103,77 @@ fn rule(name: &str, value: u64, op: &str) -> Value {
     json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": value, "op": op}]})
 }
 
+/// A profile of a file: `linux.seccomp` as it is, or engines' form of it, whose rules may be for some processors, kernels
+/// and capabilities alone (containers-common, docker's default.json). For a container with these capabilities; `None` for
+/// the usual ones. Errors: neither.
+pub fn of_engine(text: &[u8], capabilities: Option<&[String]>) -> Result<Value> {
+    let mut profile: Value = serde_json::from_slice(text)
+        .map_err(|e| Error::new(Kind::Usage, format!("this is no profile: {e}")))?;
+    if !profile["defaultAction"].is_string() {
+        fail!(Usage, "this is no profile: it has no defaultAction");
+    }
+    let usual = CAPABILITIES.map(str::to_owned);
+    let here = Here { capabilities: capabilities.unwrap_or(&usual), platform: Platform::host() };
+    let Some(whole) = profile.as_object_mut() else { fail!(Usage, "this is no profile: it is no object") };
+    if let Some(map) = whole.remove("archMap") {
+        let own = architectures()[0].clone();
+        let all = map.as_array().into_iter().flatten().find(|a| a["architecture"] == own);
+        let further = all.and_then(|a| a["subArchitectures"].as_array()).cloned().unwrap_or_default();
+        whole.insert("architectures".into(), [vec![own], further].concat().into());
+    }
+    let rules = whole.get("syscalls").and_then(Value::as_array).into_iter().flatten();
+    let kept = rules.filter(|r| here.fits(r)).map(plain).collect::<Result<Vec<_>>>()?;
+    whole.insert("syscalls".into(), kept.into());
+    whole.remove("defaultErrno");
+    Ok(profile)
+}
+
+/// What rules of engines may depend on.
+struct Here<'a> {
+    capabilities: &'a [String],
+    platform: Platform,
+}
+
+impl Here<'_> {
+    fn fits(&self, rule: &Value) -> bool {
+        let list = |when: &str, what: &str| rule[when][what].as_array().cloned().unwrap_or_default();
+        let given = |c: &Value| self.capabilities.iter().any(|own| c == own);
+        let own = json!(self.platform.architecture);
+        let arches = list("includes", "arches");
+        list("includes", "caps").iter().all(given)
+            && !list("excludes", "caps").iter().any(given)
+            && (arches.is_empty() || arches.contains(&own))
+            && !list("excludes", "arches").contains(&own)
+            && rule["includes"]["minKernel"].as_str().is_none_or(new_enough)
+            && !rule["excludes"]["minKernel"].as_str().is_some_and(new_enough)
+    }
+}
+
+/// Whether this kernel is of a release, as `4.8`, or newer.
+fn new_enough(release: &str) -> bool {
+    let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(u32::MAX));
+    let wanted = (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0));
+    coracle_sys::process::kernel_release().is_ok_and(|own| own >= wanted)
+}
+
+/// A rule as the runtime specification has it. Errors: an errno by its name alone.
+fn plain(rule: &Value) -> Result<Value> {
+    let mut rule = rule.clone();
+    let Some(members) = rule.as_object_mut() else { fail!(Usage, "a rule is no object") };
+    for only in ["includes", "excludes", "comment"] {
+        members.remove(only);
+    }
+    if members.remove("errno").is_some_and(|e| e != "") && !members.contains_key("errnoRet") {
+        fail!(Usage, "a rule names its errno, but not its number; add errnoRet");
+    }
+    if let Some(name) = members.remove("name").filter(|n| *n != "") {
+        members.insert("names".into(), json!([name]));
+    }
+    // Engines write what is not there as null.
+    members.retain(|_, value| !value.is_null());
+    Ok(rule)
+}
+
 fn given(capabilities: &[String]) -> Vec<&'static str> {
     let has = |name: &str| capabilities.iter().any(|c| c == name);
     let mut all: Vec<&str> =
@@ -130,6 +204,49 @@ fn architectures() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_of_engines_are_for_some() {
+        let rule = |name: &str, more: Value| {
+            let mut rule = json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": null, "comment": "", "includes": {}, "excludes": {}});
+            rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            rule
+        };
+        let own = Platform::host().architecture;
+        let text = json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrno": "ENOSYS", "defaultErrnoRet": 38,
+            "archMap": [{"architecture": architectures()[0], "subArchitectures": ["SCMP_ARCH_X32"]},
+                {"architecture": "SCMP_ARCH_MIPS", "subArchitectures": []}],
+            "syscalls": [rule("a", json!({})), rule("b", json!({"includes": {"caps": ["CAP_KILL", "CAP_BPF"]}})),
+                rule("c", json!({"includes": {"caps": ["CAP_KILL"]}})), rule("d", json!({"excludes": {"caps": ["CAP_KILL"]}})),
+                rule("e", json!({"includes": {"arches": ["mips", own]}})), rule("f", json!({"excludes": {"arches": [own]}})),
+                rule("g", json!({"includes": {"minKernel": "999.1"}})), rule("h", json!({"includes": {"minKernel": "4.8"}})),
+                rule("i", json!({"excludes": {"minKernel": "4.8"}})), rule("j", json!({"errno": "EPERM", "errnoRet": 1})),
+                {"name": "k", "action": "SCMP_ACT_ALLOW"}]});
+        let of =
+            |capabilities: Option<&[String]>| of_engine(text.to_string().as_bytes(), capabilities).unwrap();
+        let names = |profile: &Value| -> String {
+            let all = profile["syscalls"].as_array().unwrap().iter();
+            all.map(|r| r["names"][0].as_str().unwrap().to_owned()).collect()
+        };
+        let profile = of(None);
+        assert_eq!(names(&profile), "acehjk");
+        assert_eq!(profile["architectures"], json!([architectures()[0], "SCMP_ARCH_X32"]));
+        assert_eq!(profile["syscalls"][0], json!({"names": ["a"], "action": "SCMP_ACT_ALLOW"}));
+        assert_eq!(profile["defaultErrnoRet"], 38);
+        assert_eq!(names(&of(Some(&["CAP_BPF".into(), "CAP_KILL".into()]))), "abcehjk");
+        assert_eq!(names(&of(Some(&[]))), "adehjk");
+        let plain =
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"], "syscalls": []});
+        assert_eq!(of_engine(plain.to_string().as_bytes(), None).unwrap(), plain);
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["a"], "errno": "EPERM"}]}"#,
+        ] {
+            assert!(of_engine(bad.as_bytes(), None).is_err(), "{bad}");
+        }
+    }
 
     /// A rule that stands beside one with conditions would win over it: clone has the one or the other.
     #[test]
