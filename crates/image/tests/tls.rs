@@ -133,16 +133,27 @@ fn a_server_may_want_a_certificate_too() {
     let (scratch, image, authority) = (Scratch::new(), Image::new(), Authority::new());
     let clients = Authority::new();
     let server = Server::tls(authority.server("localhost", Some(&clients)), honest(&image));
-    let name = format!("localhost:{}/app:1", server.port);
+    let server_name = format!("localhost:{}/app:1", server.port);
     let directory = authority.directory(&scratch);
     let options = Options { cert_dir: Some(directory.clone()), ..Options::default() };
-    assert!(pull_from(&scratch, &name, &options).is_err());
+    let failed = pull_from(&scratch, &server_name, &options).unwrap_err().to_string();
+    assert!(failed.contains("NAME.key"), "{failed}");
     let (certificate, key) = clients.vouch("me");
     fs::write(directory.join("client.cert"), certificate.pem()).unwrap();
-    let failed = pull_from(&scratch, &name, &options).unwrap_err().to_string();
+    let failed = pull_from(&scratch, &server_name, &options).unwrap_err().to_string();
     assert!(failed.contains("client.key"), "{failed}");
     fs::write(directory.join("client.key"), key.serialize_pem()).unwrap();
-    pull_from(&scratch, &name, &options).unwrap();
+    pull_from(&scratch, &server_name, &options).unwrap();
+    // Of another key; of none; no certificate at all: an error, where the TLS library would panic.
+    let other = clients.vouch("me").1.serialize_pem();
+    for (name, text) in [("key", other.as_str()), ("cert", ""), ("key", "no key"), ("cert", "no certificate")]
+    {
+        fs::write(directory.join("client.cert"), certificate.pem()).unwrap();
+        fs::write(directory.join("client.key"), key.serialize_pem()).unwrap();
+        fs::write(directory.join(format!("client.{name}")), text).unwrap();
+        let failed = pull_from(&scratch, &server_name, &options).unwrap_err().to_string();
+        assert!(failed.contains("client."), "{name} {text:?}: {failed}");
+    }
 }
 
 /// CVE-2019-10214: from TLS to none.

@@ -5,6 +5,8 @@ use super::lookup::Lookup;
 use super::proxy::Proxies;
 use super::url::Origin;
 use crate::error::{Doing, Error, Kind, Result, fail, shown};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -236,6 +238,9 @@ fn said(e: &ureq::Error) -> Error {
         () if text.contains("UnknownIssuer") => {
             "; put the certificate of its issuer into /etc/containers/certs.d/HOST/ca.crt, or name its directory with --cert-dir"
         }
+        () if ["alert: BadCertificate", "alert: CertificateRequired"].iter().any(|a| text.contains(a)) => {
+            "; it wants a certificate: NAME.cert with NAME.key, where its own authority's is looked for"
+        }
         () if matches!(e, ureq::Error::HostNotFound) => " (hosts file and DNS)",
         () => "",
     };
@@ -278,12 +283,31 @@ fn local(directory: &Path, roots: &mut Vec<Certificate<'static>>) -> Result<Opti
                 let key = path.with_extension("key");
                 let key = PrivateKey::from_pem(&read(&key)?)
                     .map_err(|e| Error::new(Kind::Usage, format!("{}: {e}", key.display())))?;
-                own = Some(ClientCert::new_with_certs(&certificates(&read(&path)?), key));
+                let chain = certificates(&read(&path)?);
+                usable(&chain, &key).doing(|| path.display().to_string())?;
+                own = Some(ClientCert::new_with_certs(&chain, key));
             }
             _ => {}
         }
     }
     Ok(own)
+}
+
+/// Whether a certificate can be shown: the client takes for granted that it can. Errors: none in the file; of version 1,
+/// which TLS libraries no longer read; not of this key.
+fn usable(chain: &[Certificate<'static>], key: &PrivateKey<'static>) -> Result<()> {
+    let chain = chain.iter().map(|c| CertificateDer::from(c.der().to_vec())).collect();
+    let said = |e: &dyn std::fmt::Display| {
+        Error::new(Kind::Usage, format!("it cannot be shown to the registry: {e}"))
+    };
+    let key = PrivateKeyDer::try_from(key.der().to_vec()).map_err(|e| said(&e))?;
+    match CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider()) {
+        Ok(_) => Ok(()),
+        Err(e) if e.to_string().contains("UnsupportedCertVersion") => Err(said(
+            &"it is of X.509 version 1; make one of version 3 (openssl x509 -req writes it when -extfile is given)",
+        )),
+        Err(e) => Err(said(&e)),
+    }
 }
 
 #[cfg(test)]
