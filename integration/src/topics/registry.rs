@@ -32,6 +32,7 @@ const POINTS: usize = 40;
 tests! {
     a_registry_and_back [OURS, SERVER, CLIENT];
     a_certificate_and_a_password_of_its_own [OURS, SERVER, CLIENT, Need::File(OPENSSL)];
+    files_say_where_images_are [OURS, SERVER, CLIENT];
     a_bar_on_a_terminal_and_lines_of_json_otherwise [OURS, SERVER, CLIENT, Need::File("/usr/bin/script")];
     pulls_and_removals_at_once [OURS, SERVER, CLIENT];
     broken_downloads_are_taken_up_again [OURS, SERVER, CLIENT];
@@ -148,6 +149,47 @@ fn a_registry_and_back(ctx: &Ctx) -> Result {
     check_eq!(kept(ctx, "layers")?.len(), 0, "layers after rmi");
     let output = run(ctx, &[&name, "--rm", "--pull", "never"])?;
     check!(output.code != 0 && output.stderr().contains("not in the store"), "message: {}", output.stderr());
+    Ok(())
+}
+
+/// containers-registries.conf(5), containers-registries.conf.d(5): mirrors and other places; of the files for one prefix the
+/// last counts.
+fn files_say_where_images_are(ctx: &Ctx) -> Result {
+    let image = image(ctx, "image", "echo pulled")?;
+    let registry = Registry::start(ctx)?;
+    registry.push(&image, &registry.name("kept/app:1"))?;
+    let place = registry.name("kept");
+    let config = ctx.dir.join("config/containers");
+    let more = config.join("registries.conf.d");
+    fs::create_dir_all(&more)?;
+    let entry = |name: &str, member: &str| format!("[[registry]]\nprefix = \"{name}\"\n{member}\n");
+    let mirror = format!("[[registry.mirror]]\nlocation = \"{place}\"");
+    fs::write(config.join("registries.conf"), entry("mirrored.invalid", &mirror))?;
+    fs::write(more.join("10.conf"), entry("moved.invalid/team", "location = \"127.0.0.1:1/nowhere\""))?;
+    fs::write(more.join("20.conf"), entry("moved.invalid/team", &format!("location = \"{place}\"")))?;
+    fs::write(more.join("30.txt"), entry("moved.invalid/team", "blocked = true"))?;
+    let pull = |name: &str| {
+        let mut command = command(ctx, &["pull", name]);
+        command.env("XDG_CONFIG_HOME", ctx.dir.join("config")).env_remove("CONTAINERS_REGISTRIES_CONF");
+        ctx.finish(command)
+    };
+    let names = ["mirrored.invalid/app:1", "moved.invalid/team/app:1"];
+    for name in names {
+        pull(name)?.succeeded(&format!("pull {name}"))?;
+    }
+    let output = run(ctx, &[names[1], "--rm", "--pull", "never"])?;
+    check_eq!(output.stdout().trim(), "pulled", "output ({})", output.stderr());
+    for (text, said) in [
+        (entry("moved.invalid", "blocked = true"), "pulled"),
+        (entry(&names[1][..18], "blocked = true"), "blocked"),
+        ("[[registry]".into(), "30.conf"),
+    ] {
+        fs::write(more.join("30.conf"), text)?;
+        let output = pull(names[1])?;
+        let refused = output.code != 0 && output.stderr().contains(said);
+        // The longer prefix counts: what is blocked above it is not blocked here.
+        check!(if said == "pulled" { output.code == 0 } else { refused }, "{said}: {}", output.stderr());
+    }
     Ok(())
 }
 
