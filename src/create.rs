@@ -76,7 +76,9 @@ pub(crate) fn run_image(
     let listening = match started {
         Ok(listening) => listening,
         Err(failure) => {
-            let _ = created.destroy(&plan.hooks.poststop);
+            if let Err(stuck) = created.destroy(&plan.hooks.poststop) {
+                log::warnings(global, &[stuck.to_string()]);
+            }
             return not_started(global, failure, image.codes);
         }
     };
@@ -98,17 +100,18 @@ pub(crate) fn run_image(
     }
     let workload =
         relay::Workload { pidfd: &created.pidfd, pid: created.record.pid, master: created.master.as_ref() };
-    let status = relay::wait(&workload, &signals).map_err(|f| f.to_string())?;
+    // Of a workload that cannot be waited for any more, nobody would pass signals on, or tell the end.
+    let status = relay::wait(&workload, &signals).map_err(|f| f.to_string());
     if !keep {
         match image.overlay {
             Some(_) => crate::lifecycle::remove(global, &created.entry, true)?,
             None => {
-                let deleted = lifecycle::delete(&created.entry, true, &|_| plan.hooks.clone());
+                let deleted = lifecycle::delete(&created.entry, true, &|_| Ok(plan.hooks.clone()));
                 crate::lifecycle::told(global, deleted)?;
             }
         }
     }
-    Ok(status.code() as u8)
+    status.map(|status| status.code() as u8)
 }
 
 /// What of a container that is set up kept its program from beginning.
@@ -140,7 +143,7 @@ pub(crate) fn plan(global: &Global, directory: &Path) -> Outcome {
     let plan = coracle_plan::plan(&bundle.spec, &host, &request)
         .map_err(|refusal| refused(&bundle, &refusal.to_string()))?;
     let warnings: String = bundle.warnings.iter().map(|w| format!("warning: {w}\n")).collect();
-    crate::inspect::print(&format!("{}{warnings}", coracle_plan::show::show(&plan)));
+    crate::inspect::answer(&format!("{}{warnings}", coracle_plan::show::show(&plan)))?;
     bundle.check_rootfs().map(|()| 0)
 }
 

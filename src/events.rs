@@ -1,7 +1,7 @@
 //! events: what a container uses, and when the kernel killed in it for want of memory, as lines of JSON in runc's shape.
 
 use crate::cli::{Global, Outcome};
-use crate::inspect::print;
+use crate::inspect::{answer, print};
 use crate::lifecycle::entry;
 use coracle_apply::lifecycle;
 use serde_json::{Value, json};
@@ -14,19 +14,20 @@ pub(crate) fn events(global: &Global, id: &str, interval: &str, stats: bool) -> 
     })?;
     if stats {
         let data = lifecycle::stats(&entry).map_err(|f| f.to_string())?;
-        tell(id, Some(data));
-        return Ok(0);
+        return answer(&line(id, Some(data))).map(|()| 0);
     }
-    lifecycle::events(&entry, interval, &mut |data| tell(id, data)).map(|()| 0).map_err(|f| f.to_string())
+    lifecycle::events(&entry, interval, &mut |data| print(&line(id, data)))
+        .map(|()| 0)
+        .map_err(|f| f.to_string())
 }
 
 /// One line. The order of its members is runc's: callers look for it at the beginning.
-fn tell(id: &str, data: Option<Value>) {
+fn line(id: &str, data: Option<Value>) -> String {
     let id = json!(id);
-    print(&match data {
+    match data {
         Some(data) => format!("{{\"type\":\"stats\",\"id\":{id},\"data\":{data}}}\n"),
         None => format!("{{\"type\":\"oom\",\"id\":{id}}}\n"),
-    });
+    }
 }
 
 /// A duration as Go writes it: `1m30s`, `1.5h`, `100ms`.

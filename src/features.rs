@@ -32,6 +32,6 @@ pub(crate) fn features() -> Outcome {
         },
         "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config", "run.oci.hooks.", "run.oci.keep_original_groups", "run.oci.mount_context_type", "run.oci.seccomp_fail_unknown_syscall"],
     });
-    crate::inspect::print(&format!("{}\n", serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?));
-    Ok(0)
+    let text = serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?;
+    crate::inspect::answer(&format!("{text}\n")).map(|()| 0)
 }

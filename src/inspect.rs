@@ -3,16 +3,26 @@
 use crate::cli::{Global, Outcome};
 use crate::lifecycle::entry;
 use coracle_apply::lifecycle;
-use coracle_state::{Entry, Record, Stage};
+use coracle_state::{Entry, Error, Record, Stage};
+use coracle_sys::{Errno, fs};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Prints to standard output; a reader that went away is no error.
+/// Prints to standard output, where nobody can be told if that fails.
 pub(crate) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = answer(text);
+}
+
+/// Prints what was asked for to standard output; a reader that went away is no error.
+/// Errors: it was not written, to a full disk perhaps: half an answer must not pass for one.
+pub(crate) fn answer(text: &str) -> Result<(), String> {
+    let stdout = fs::inherited(1).and_then(|fd| fs::write_all(fd, text.as_bytes()));
+    match stdout {
+        Ok(()) | Err(Errno::EPIPE | Errno::EBADF) => Ok(()),
+        Err(e) => Err(format!("writing to standard output: {}", e.desc().to_lowercase())),
+    }
 }
 
 /// The state of runtime.md and what runc adds to it, in runc's order: some read it as text.
@@ -60,11 +70,11 @@ pub(crate) fn state(global: &Global, id: &str) -> Outcome {
     let record = match entry.record() {
         Ok(record) => record,
         // Reserved, and nothing more: being created, or left by a create that died at once.
-        Err(_) if entry.read("record.json").is_err() => unwritten(&entry),
+        Err(_) if entry.read("record.json") == Err(Errno::ENOENT) => unwritten(&entry),
         Err(e) => return Err(e.to_string()),
     };
-    print(&serde_json::to_string_pretty(&describe(&entry, record)?).map_err(|e| e.to_string())?);
-    Ok(0)
+    let state = describe(&entry, record)?;
+    answer(&serde_json::to_string_pretty(&state).map_err(|e| e.to_string())?).map(|()| 0)
 }
 
 fn settled(global: &Global, id: &str) -> Result<Entry, String> {
@@ -108,35 +118,38 @@ pub(crate) fn list(global: &Global, as_json: bool, quiet: bool) -> Outcome {
     if global.root.is_some() && !root.exists() {
         return Err(format!("opening the state directory {root:?}: no such file or directory"));
     }
-    let mut states = Vec::new();
+    let (mut states, mut unknown) = (Vec::new(), Vec::new());
     for id in coracle_state::ids(&root).map_err(|e| e.to_string())? {
-        // One that vanishes meanwhile, or is damaged, does not keep the others from being listed.
-        let Ok(entry) = Entry::open(&root, &id) else { continue };
-        match entry.record() {
-            Ok(record) => {
+        let record = Entry::open(&root, &id).and_then(|entry| entry.record().map(|record| (entry, record)));
+        match record {
+            Ok((entry, record)) => {
                 let owner = user(record.owner);
                 match describe(&entry, record) {
                     Ok(state) => states.push(State { owner, ..state }),
-                    Err(e) => crate::log::warnings(global, &[e]),
+                    Err(e) => unknown.push(e),
                 }
             }
-            Err(e) => crate::log::warnings(global, &[e.to_string()]),
+            // One that vanishes meanwhile, or is damaged, does not keep the others from being listed; nor what is no directory.
+            Err(Error::Missing(_) | Error::Io(_, _, Errno::ENOTDIR | Errno::ELOOP)) => {}
+            Err(e @ Error::Damaged(..)) => crate::log::warnings(global, &[e.to_string()]),
+            Err(e) => unknown.push(e.to_string()),
         }
     }
-    if quiet {
-        states.iter().for_each(|s| print(&format!("{}\n", s.id)));
+    let text = if quiet {
+        states.iter().map(|s| format!("{}\n", s.id)).collect()
     } else if as_json {
         let all = Some(states).filter(|s| !s.is_empty());
-        print(&format!("{}\n", serde_json::to_string(&all).map_err(|e| e.to_string())?));
+        format!("{}\n", serde_json::to_string(&all).map_err(|e| e.to_string())?)
     } else {
         let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
         rows.extend(states.into_iter().map(|s| {
             let bundle = s.bundle.display().to_string();
             [s.id, s.pid.to_string(), s.status.to_owned(), bundle, s.created, s.owner]
         }));
-        print(&table(&rows));
-    }
-    Ok(0)
+        table(&rows)
+    };
+    answer(&text)?;
+    if unknown.is_empty() { Ok(0) } else { Err(unknown.join("; ")) }
 }
 
 /// A user's name from /etc/passwd, read as text: no name service is asked.

@@ -7,7 +7,7 @@ use coracle_image::config::STOP_SIGNAL;
 use coracle_plan::steps::Hooks;
 use coracle_state::{Entry, Error};
 use coracle_sys::libc::POLLIN;
-use coracle_sys::poll;
+use coracle_sys::{Errno, poll};
 use std::os::fd::AsFd;
 
 /// Finds a container.
@@ -15,21 +15,29 @@ pub(crate) fn entry(global: &Global, id: &str) -> Result<Entry, String> {
     Entry::open(&global.state_root(), id).map_err(|e| e.to_string())
 }
 
-/// The configuration that the container was created from.
-fn spec(entry: &Entry) -> Option<coracle_plan::oci::Spec> {
-    let bytes = entry.read("config.json").ok()?;
-    coracle_plan::config::parse(&bytes).ok().map(|(spec, _)| spec)
+/// The configuration that the container was created from; `None` when create did not come to keep it.
+/// Errors: it cannot be read, or is none.
+fn spec(entry: &Entry) -> Result<Option<coracle_plan::oci::Spec>, String> {
+    let failed = |why: String| format!("reading {:?}: {why}", entry.path.join("config.json"));
+    match entry.read("config.json") {
+        Ok(bytes) => coracle_plan::config::parse(&bytes)
+            .map(|(spec, _)| Some(spec))
+            .map_err(|refusal| failed(refusal.to_string())),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(e) => Err(failed(e.desc().to_lowercase())),
+    }
 }
 
 /// Its hooks.
-pub(crate) fn hooks(entry: &Entry) -> Hooks {
-    spec(entry).map(|spec| coracle_plan::hooks_of(&spec)).unwrap_or_default()
+pub(crate) fn hooks(entry: &Entry) -> Result<Hooks, Failure> {
+    let spec = spec(entry).map_err(Failure::says)?;
+    Ok(spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default())
 }
 
 /// `coracle start`.
 pub(crate) fn start(global: &Global, id: &str) -> Outcome {
     let entry = entry(global, id)?;
-    let spec = spec(&entry);
+    let spec = spec(&entry)?;
     spec.as_ref().map_or(Ok(()), coracle_plan::startable).map_err(|r| format!("config.json: {r}"))?;
     let hooks = spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default();
     let service = crate::create::notify_socket();
@@ -97,7 +105,7 @@ const DEATH: i32 = 10_000;
 /// `coracle stop`: no error for a container that has ended already.
 pub(crate) fn stop(global: &Global, id: &str, seconds: u32) -> Outcome {
     let entry = entry(global, id)?;
-    let spec = spec(&entry);
+    let spec = spec(&entry)?;
     let place = spec.as_ref().and_then(crate::image::place);
     let annotations = spec.as_ref().and_then(|spec| spec.annotations().as_ref());
     let wanted = annotations.and_then(|all| all.get(STOP_SIGNAL)).map_or("SIGTERM", |signal| signal);
@@ -138,9 +146,9 @@ pub(crate) fn delete(global: &Global, which: Which, force: bool) -> Outcome {
 pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<(), String> {
     let place = std::cell::Cell::new(None);
     let hooks = |entry: &Entry| {
-        let spec = spec(entry);
+        let spec = spec(entry).map_err(Failure::says)?;
         place.set(spec.as_ref().and_then(crate::image::place));
-        spec.map(|spec| coracle_plan::hooks_of(&spec)).unwrap_or_default()
+        Ok(spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default())
     };
     let deleted = lifecycle::delete(entry, force, &hooks);
     let made = place.take().map_or(Ok(()), |place| crate::image::forget(&place));

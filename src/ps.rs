@@ -1,7 +1,7 @@
 //! ps: the processes of a container, as a list of pids, or as the host's ps(1) shows them.
 
 use crate::cli::{Global, Outcome};
-use crate::inspect::print;
+use crate::inspect::answer;
 use crate::lifecycle::entry;
 use coracle_apply::lifecycle;
 use serde_json::json;
@@ -13,11 +13,11 @@ pub(crate) fn ps(global: &Global, id: &str, as_json: bool, options: &[String]) -
     let record = entry.record().map_err(|e| e.to_string())?;
     let group = lifecycle::cgroup(&record)
         .ok_or("the container has no control group of its own to list the processes of")?;
-    let pids = group.processes();
+    let pids = group.processes().map_err(|f| f.to_string())?;
     if as_json {
         // None at all is what Go writes for an empty list, and what callers read.
-        print(&if pids.is_empty() { "null\n".to_owned() } else { format!("{}\n", json!(pids)) });
-        return Ok(0);
+        let list = if pids.is_empty() { "null\n".to_owned() } else { format!("{}\n", json!(pids)) };
+        return answer(&list).map(|()| 0);
     }
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default[..] } else { options };
@@ -26,8 +26,7 @@ pub(crate) fn ps(global: &Global, id: &str, as_json: bool, options: &[String]) -
     if !output.status.success() {
         return Err(format!("ps: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()));
     }
-    print(&only(&text, &pids)?);
-    Ok(0)
+    answer(&only(&text, &pids)?).map(|()| 0)
 }
 
 /// The heading, and the lines of these processes.

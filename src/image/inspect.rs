@@ -26,8 +26,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
         Err(e) => all["choose"] = json!(e.to_string()),
     }
     let text = serde_json::to_string_pretty(&all).map_err(|e| e.to_string())?;
-    crate::inspect::print(&format!("{text}\n"));
-    Ok(0)
+    crate::inspect::answer(&format!("{text}\n")).map(|()| 0)
 }
 
 /// A whole name, as the store has it and no tag looks like.

@@ -2,6 +2,7 @@
 
 use super::{Shown, sized};
 use crate::cli::{Global, Outcome};
+use crate::inspect::{answer, table};
 use clap::Args;
 use coracle_image::front;
 use coracle_image::limits::Limits;
@@ -156,20 +157,18 @@ pub(crate) fn images(global: &Global, args: &ImagesArgs) -> Outcome {
                     "created": i.created, "bytes": i.bytes})
             })
             .collect();
-        crate::inspect::print(&format!("{}\n", json!(all)));
-        return Ok(0);
+        return answer(&format!("{}\n", json!(all))).map(|()| 0);
     }
     if args.quiet {
-        all.iter().for_each(|i| crate::inspect::print(&format!("{}\n", i.name)));
-        return Ok(0);
+        let names: String = all.iter().map(|i| format!("{}\n", i.name)).collect();
+        return answer(&names).map(|()| 0);
     }
     let mut rows = vec![["NAME", "ID", "PLATFORM", "CREATED", "SIZE"].map(str::to_owned)];
     rows.extend(all.iter().map(|i| {
         let created = i.created.as_deref().unwrap_or("-").get(..19).unwrap_or("-");
         [i.name.clone(), i.digest.short().into(), i.platform.to_string(), clean(created), sized(i.bytes)]
     }));
-    crate::inspect::print(&crate::inspect::table(&rows));
-    Ok(0)
+    answer(&table(&rows)).map(|()| 0)
 }
 
 /// What an image's maker wrote goes to a terminal.

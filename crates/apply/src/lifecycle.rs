@@ -9,7 +9,7 @@ use crate::starting::Starting;
 use crate::step::root;
 use coracle_plan::inputs::CgroupMode;
 use coracle_plan::steps::Hooks;
-use coracle_state::{Entry, Lock, Record, Stage};
+use coracle_state::{Entry, Error, Init, Lock, Record, Stage};
 use coracle_sys::{Errno, libc, poll, process, socket};
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -49,12 +49,13 @@ pub fn cgroup_mode(record: &Record) -> CgroupMode {
 }
 
 /// Status in runtime.md's words, or `paused`; with init's pid, 0 when there is none.
-/// Errors: the kernel could not say whether init lives.
+/// Errors: the kernel could not say whether init lives, or is frozen.
 pub fn status(entry: &Entry, record: &Record) -> Result<(&'static str, i32)> {
     let (status, init) = entry.status(record).map_err(says)?;
     let pid = init.map_or(0, |i| i.pid);
-    let frozen = || cgroup(record).is_some_and(|g| g.frozen());
-    Ok((if matches!(status, "created" | "running") && frozen() { "paused" } else { status }, pid))
+    let group = cgroup(record).filter(|_| matches!(status, "created" | "running"));
+    let frozen = group.map_or(Ok(false), |group| group.frozen())?;
+    Ok((if frozen { "paused" } else { status }, pid))
 }
 
 /// Starts the workload and runs the poststart hooks.
@@ -99,34 +100,39 @@ pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
     };
     let record = entry.record().map_err(says)?;
     let group = cgroup(&record);
-    let Some(init) = record.init().map_err(says)? else {
-        if all || record.shared_pids && signal == libc::SIGKILL {
-            group.iter().for_each(|g| g.signal_all(signal));
-            return Ok(());
-        }
-        return Err(Failure::says("container not running"));
-    };
-    if all || record.shared_pids && signal == libc::SIGKILL {
-        group.iter().for_each(|g| g.signal_all(signal));
+    let everyone = all || record.shared_pids && signal == libc::SIGKILL;
+    let sent = group.filter(|_| everyone).map_or(Ok(()), |group| group.signal_all(signal));
+    match record.init().map_err(says)? {
+        Some(init) => send(&record, &init, signal)?,
+        None if everyone => {}
+        None => return Err(Failure::says("container not running")),
     }
+    sent
+}
+
+/// Sends a signal to init; SIGKILL so that it is heard.
+fn send(record: &Record, init: &Init, signal: i32) -> Result<()> {
     match process::pidfd_send_signal(init.pidfd.as_fd(), signal) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(e) => return Err(Failure::errno(format!("sending signal {signal} to process {}", init.pid), e)),
     }
-    if signal == libc::SIGKILL {
-        // On v1 a frozen process dies only once it thaws.
-        group.filter(|g| record.cgroup_v1 && g.frozen()).map_or(Ok(()), |g| g.freeze(false))?;
+    // On v1 a frozen process dies only once it thaws.
+    match cgroup(record).filter(|_| record.cgroup_v1 && signal == libc::SIGKILL) {
+        Some(group) if group.frozen()? => group.freeze(false),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-/// Removes a container. Without `force` it must not be running.
-pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Result<()> {
+/// Removes a container. Without `force` it must not be running, and its hooks must be known.
+pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Result<Hooks>) -> Result<()> {
     let _lock = locked(entry)?;
     let record = match entry.record() {
         Ok(record) => record,
         // Without a record nothing else was done yet, or somebody damaged it: there is nothing to find the rest by.
-        Err(_) => return entry.remove().map_err(says),
+        Err(Error::Damaged(..)) if force || entry.read("record.json") == Err(Errno::ENOENT) => {
+            return entry.remove().map_err(says);
+        }
+        Err(e) => return Err(says(e)),
     };
     let (status, _) = status(entry, &record)?;
     if !force && matches!(status, "running" | "paused") {
@@ -136,12 +142,9 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Re
         )));
     }
     if let Some(init) = record.init().map_err(says)? {
-        let _ = process::pidfd_send_signal(init.pidfd.as_fd(), libc::SIGKILL);
-        if let Some(g) = cgroup(&record).filter(|g| record.cgroup_v1 && g.frozen()) {
-            g.freeze(false)?;
-        }
-        let dead = poll::poll(&[(init.pidfd.as_fd(), libc::POLLIN)], DEATH).is_ok_and(|r| r[0] != 0);
-        if !dead {
+        send(&record, &init, libc::SIGKILL)?;
+        let died = poll::poll(&[(init.pidfd.as_fd(), libc::POLLIN)], DEATH);
+        if died.doing(|| format!("waiting for the end of process {}", init.pid))?[0] == 0 {
             return Err(Failure::says(format!(
                 "process {} did not die of SIGKILL in {} s (it may hang in the kernel); try again",
                 init.pid,
@@ -156,9 +159,12 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Hooks) -> Re
     if let Some(groups) = &record.rdt {
         Resctrl::open()?.remove(groups)?;
     }
-    let poststop = hooks(entry).poststop;
     // runtime.md, Lifecycle: a failed poststop hook is a warning, and the rest goes on.
-    let hooked = hooks::poststop(&poststop, &record);
+    let hooked = match hooks(entry) {
+        Ok(hooks) => hooks::poststop(&hooks.poststop, &record),
+        Err(unknown) if force => Err(unknown.at("hooks.poststop")),
+        Err(unknown) => return Err(unknown),
+    };
     entry.remove().map_err(says)?;
     hooked
 }
@@ -186,14 +192,21 @@ pub fn pause(entry: &Entry, on: bool) -> Result<()> {
 }
 
 /// The limits in force: those of the last update, else those of config.json.
-fn limits(entry: &Entry) -> serde_json::Value {
-    let json = |file: &str| {
-        let bytes = entry.read(file).ok()?;
-        serde_json::from_slice::<serde_json::Value>(&bytes).ok()
+/// Errors: they cannot be read. What an update adds to others than those in force would take some of these away.
+fn limits(entry: &Entry) -> Result<serde_json::Value> {
+    let json = |file: &str| -> Result<Option<serde_json::Value>> {
+        let failed = |why: String| Failure::says(format!("reading {:?}: {why}", entry.path.join(file)));
+        match entry.read(file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| failed(e.to_string())),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(e) => Err(failed(e.desc().to_lowercase())),
+        }
     };
-    json("limits.json")
-        .or_else(|| json("config.json").and_then(|c| c.pointer("/linux/resources").cloned()))
-        .unwrap_or_default()
+    if let Some(last) = json("limits.json")? {
+        return Ok(last);
+    }
+    let config = json("config.json")?;
+    Ok(config.and_then(|config| config.pointer("/linux/resources").cloned()).unwrap_or_default())
 }
 
 /// Changes limits of a container that is not stopped. Returns what must be said.
@@ -208,11 +221,14 @@ pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
         Failure::says("the container has no control group of its own: nothing can be limited")
     })?;
     let version = record.unit.as_ref().map(scope::version).transpose()?;
-    let update = coracle_plan::update(&limits(entry), new, cgroup_mode(&record), version)
+    let before = limits(entry)?;
+    let update = coracle_plan::update(&before, new, cgroup_mode(&record), version)
         .map_err(|refusal| Failure::says(refusal.to_string()))?;
-    group.update(&update)?;
-    let bytes = update.limits.to_string();
-    entry.write("limits.json", bytes.as_bytes()).map_err(says)?;
+    let keep =
+        |limits: &serde_json::Value| entry.write("limits.json", limits.to_string().as_bytes()).map_err(says);
+    group.update(&update, &|| keep(&update.limits)).inspect_err(|_| {
+        let _ = keep(&before);
+    })?;
     Ok(update.warnings)
 }
 

@@ -481,6 +481,9 @@ impl Created {
             group.remove()?;
         }
         lifecycle::detach(&self.record)?;
+        if let Some(groups) = &self.record.rdt {
+            Resctrl::open()?.remove(groups)?;
+        }
         let hooked = hooks::poststop(poststop, &self.record);
         self.entry.remove().map_err(|e| Failure::says(e.to_string()))?;
         hooked

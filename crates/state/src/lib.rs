@@ -350,10 +350,13 @@ impl Entry {
         }
     }
 
-    /// The record.
+    /// The record. Errors: there is none, or none that can be understood (`Damaged`); the kernel refused.
     pub fn record(&self) -> Result<Record> {
         let damaged = |why: String| Error::Damaged(self.id.clone(), why);
-        let bytes = self.read("record.json").map_err(|e| damaged(e.desc().to_lowercase()))?;
+        let bytes = self.read("record.json").map_err(|e| match e {
+            Errno::ENOENT => damaged("it has no record.json".into()),
+            e => Error::Io("reading", self.path.join("record.json"), e),
+        })?;
         serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
     }
 
@@ -506,20 +509,24 @@ impl Entry {
         Ok(fd)
     }
 
-    fn waits(&self) -> bool {
+    fn waits(&self) -> Result<bool> {
         let open = fs::openat(self.dir(), WAITING, libc::O_RDWR | libc::O_NOFOLLOW, 0);
-        open.is_ok_and(|fd| fs::flock(fd.as_fd(), libc::LOCK_SH | libc::LOCK_NB) == Err(Errno::EWOULDBLOCK))
+        match open.and_then(|fd| fs::flock(fd.as_fd(), libc::LOCK_SH | libc::LOCK_NB)) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(false),
+            Err(Errno::EWOULDBLOCK) => Ok(true),
+            Err(e) => Err(Error::Io("asking after the lock of", self.path.join("exec.fifo"), e)),
+        }
     }
 
     /// Status in runtime.md's words, from what the kernel says now, and init if it lives.
-    /// Errors: the kernel could not say whether init lives.
+    /// Errors: the kernel could not say whether init lives, or waits.
     pub fn status(&self, record: &Record) -> Result<(&'static str, Option<Init>)> {
         Ok(match (record.init()?, record.stage) {
             (None, Stage::Creating) if self.busy() => ("creating", None),
             (None, _) => ("stopped", None),
             (Some(init), Stage::Creating) if self.busy() => ("creating", Some(init)),
             // Init outlives create only once all is done but the last line of the record.
-            (Some(init), _) => (if self.waits() { "created" } else { "running" }, Some(init)),
+            (Some(init), _) => (if self.waits()? { "created" } else { "running" }, Some(init)),
         })
     }
 }

@@ -54,6 +54,15 @@ pub(crate) fn read(dir: &str, file: &str) -> coracle_sys::Result<String> {
     fs::read_to_end(fd.as_fd(), 1 << 20).map(|b| String::from_utf8_lossy(&b).trim_end().to_owned())
 }
 
+/// The same where it matters that it cannot be read: `None` where the group, or the file in it, is not there.
+fn told(dir: &str, file: &str) -> Result<Option<String>> {
+    match read(dir, file) {
+        Ok(text) => Ok(Some(text)),
+        Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+        Err(e) => Err(Failure::errno(format!("reading {dir}/{file}"), e)),
+    }
+}
+
 impl Cgroup {
     /// Finds a container's group by what its record says.
     pub fn known(path: &str, legacy: bool, unit: Option<Unit>) -> Cgroup {
@@ -114,16 +123,16 @@ impl Cgroup {
 
     /// That there are no directories is true: a host may mount no hierarchy, and its containers go without.
     /// Errors: there are some, or nobody can tell.
-    fn told(&self) -> Result<()> {
+    fn found(&self) -> Result<()> {
         if self.dirs.is_empty() && !hierarchies()?.is_empty() {
-            return Err(Failure::says(format!("{UNABLE}: /proc/self/mountinfo could not be read")));
+            return Err(Failure::says("finding the control groups: /proc/self/mountinfo could not be read"));
         }
         Ok(())
     }
 
     /// The directories, with those above them. One that is there already is nobody's to remove when the rest fails.
     fn make(&self) -> Result<()> {
-        self.told().map_err(|f| f.at("linux.cgroupsPath"))?;
+        self.found().map_err(|f| f.at("linux.cgroupsPath"))?;
         let mut made = Vec::new();
         let all = self.dirs.iter().try_for_each(|dir| {
             let there = if self.v2 { v2::make(dir) } else { v1::make(dir) }
@@ -145,14 +154,14 @@ impl Cgroup {
     /// A group that exists may be used when nobody is in it, and it is not frozen: the container would be neither alone nor
     /// ever begin. config-linux.md, Control groups.
     fn fit(&self) -> Result<()> {
-        let (dir, processes) = (&self.dirs[0], self.processes().len());
+        let (dir, processes) = (&self.dirs[0], self.processes()?.len());
         let says = |what: String| Err(Failure::says(what).at("linux.cgroupsPath"));
         if processes > 0 {
             return says(format!(
                 "container's cgroup is not empty: {processes} process(es) found in {dir}; choose another cgroupsPath, or end them"
             ));
         }
-        if self.frozen() {
+        if self.frozen()? {
             return says(format!(
                 "container's cgroup unexpectedly frozen: {dir}; thaw it, or choose another cgroupsPath"
             ));
@@ -165,7 +174,7 @@ impl Cgroup {
         if self.v2 {
             v2::hand_over(plan, &self.dirs[0])?;
         }
-        limits::write_all(&plan.writes, self.homes())
+        limits::write_all(&plan.writes, self.homes()?)
     }
 
     /// Device rules of a group that is there; called when the child is at work, for the kernel takes its time over a
@@ -173,7 +182,7 @@ impl Cgroup {
     pub fn restrict(&self, plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
         let rules = match &plan.devices {
             Some(program) if self.v2 => v2::set_filter(&self.dirs[0], program),
-            _ => v1::set_devices(&plan.device_lines, self.homes()("devices")),
+            _ => v1::set_devices(&plan.device_lines, self.homes()?("devices")),
         };
         match rules {
             Err(f) if f.errno == Some(Errno::EPERM) && (plan.rootless || probe::in_user_namespace()) => {
@@ -185,10 +194,10 @@ impl Cgroup {
     }
 
     /// Where the files of a controller are, in the hierarchies as they are mounted now.
-    fn homes(&self) -> impl Fn(&str) -> Option<String> + use<> {
-        let mounted = if self.v2 { Vec::new() } else { hierarchies().unwrap_or_default() };
+    fn homes(&self) -> Result<impl Fn(&str) -> Option<String> + use<>> {
+        let mounted = if self.v2 { Vec::new() } else { hierarchies()? };
         let (only, path) = (self.v2.then(|| self.dirs[0].clone()), self.path.clone());
-        move |controller| only.clone().or_else(|| v1::home(&mounted, &path, controller))
+        Ok(move |controller: &str| only.clone().or_else(|| v1::home(&mounted, &path, controller)))
     }
 
     /// Has systemd make the group around a process, and sets what systemd does not know of.
@@ -218,17 +227,19 @@ impl Cgroup {
         self.restrict(plan, warnings)
     }
 
-    /// Changes limits. Errors: what was refused; then all are what they were.
-    pub fn update(&self, update: &Update) -> Result<()> {
-        let home = self.homes();
+    /// Changes limits, and has them noted down by `keep`. Errors: what was refused; then all are what they were.
+    pub fn update(&self, update: &Update, keep: &dyn Fn() -> Result<()>) -> Result<()> {
+        let home = self.homes()?;
         limits::unused(home("memory").as_deref().unwrap_or_default(), update)?;
         let before = limits::Before::read(&update.writes, &home);
         let was = match (&self.unit, update.properties.is_empty()) {
             (Some(unit), false) => Some((unit, scope::set(unit, &update.properties)?)),
             _ => None,
         };
-        let changed =
-            limits::write_all(&update.writes, &home).and_then(|()| self.change_devices(update, &home));
+        // Device rules come last: only they cannot be put back.
+        let changed = limits::write_all(&update.writes, &home)
+            .and_then(|()| keep())
+            .and_then(|()| self.change_devices(update, &home));
         changed.inspect_err(|_| {
             if let Some((unit, was)) = was {
                 let _ = scope::set(unit, &was);
@@ -258,7 +269,7 @@ impl Cgroup {
     /// Moves a process in, where it could not be born in. A user's systemd may where the user may not: out of the group
     /// of the login session, which the machine's systemd owns.
     pub fn attach(&self, pid: i32) -> Result<()> {
-        self.told()?;
+        self.found()?;
         for dir in &self.dirs {
             match (write(dir, "cgroup.procs", &pid.to_string()), &self.unit) {
                 // A hierarchy in which the container has no group.
@@ -319,53 +330,65 @@ impl Cgroup {
         Some(Cgroup::known(path, false, None))
     }
 
-    /// All processes of the group and of those below it.
-    pub fn processes(&self) -> Vec<i32> {
-        let mut all: Vec<i32> = self.dirs.iter().flat_map(|dir| tree::processes(dir)).collect();
+    /// All processes of the group and of those below it. Errors: they could not be listed.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        self.found()?;
+        let mut all = Vec::new();
+        for dir in &self.dirs {
+            all.extend(tree::processes(dir).doing(|| format!("listing the processes of {dir}"))?);
+        }
         all.sort_unstable();
         all.dedup();
-        all
+        Ok(all)
     }
 
-    /// Sends a signal to every process.
-    pub fn signal_all(&self, signal: i32) {
+    /// Sends a signal to every process. Errors: the last of those that it could not be sent to.
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
         if signal == libc::SIGKILL && self.v2 && write(&self.dirs[0], "cgroup.kill", "1").is_ok() {
-            return;
+            return Ok(());
         }
-        for pid in self.processes() {
-            let _ = coracle_sys::process::kill(pid, signal);
+        let mut sent = Ok(());
+        for pid in self.processes()? {
+            match coracle_sys::process::kill(pid, signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                refused => sent = refused.doing(|| format!("sending signal {signal} to process {pid}")),
+            }
         }
+        sent
     }
 
-    /// Whether it is frozen.
-    pub fn frozen(&self) -> bool {
+    /// Whether it is frozen. Errors: nobody can tell.
+    pub fn frozen(&self) -> Result<bool> {
         if self.v2 {
-            read(&self.dirs[0], "cgroup.freeze").is_ok_and(|t| t == "1")
-        } else {
-            self.freezer().is_some_and(|dir| v1::frozen(&dir))
+            return told(&self.dirs[0], "cgroup.freeze").map(|state| state.is_some_and(|t| t == "1"));
         }
+        self.freezer()?.map_or(Ok(false), |dir| v1::frozen(&dir))
     }
 
     /// The directory by which it is frozen, where there is one.
-    pub fn freezer(&self) -> Option<String> {
-        self.homes()("freezer")
+    pub fn freezer(&self) -> Result<Option<String>> {
+        self.homes().map(|home| home("freezer"))
     }
 
     /// Freezes or thaws; returns when it is done.
     pub fn freeze(&self, on: bool) -> Result<()> {
         if !self.v2 {
-            return v1::freeze(self.freezer(), on);
+            return v1::freeze(self.freezer()?, on);
         }
         let dir = &self.dirs[0];
         write(dir, "cgroup.freeze", if on { "1" } else { "0" })
             .doing(|| format!("writing {dir}/cgroup.freeze"))?;
         let wanted = if on { "frozen 1" } else { "frozen 0" };
-        v2::await_event(dir, wanted, EMPTY)
+        v2::await_event(dir, wanted, EMPTY).inspect_err(|_| {
+            // Who hears that it was not paused would not resume it.
+            let _ = if on { write(dir, "cgroup.freeze", "0") } else { Ok(()) };
+        })
     }
 
     /// Kills what is in it, waits until it is empty, removes it and all below, and has systemd forget its scope.
     /// Fine when it is gone already.
     pub fn remove(&self) -> Result<()> {
+        self.found()?;
         if self.dirs.iter().any(|d| exists(d)) {
             self.kill();
         }
@@ -375,13 +398,13 @@ impl Cgroup {
         stopped.or_else(|f| if self.unit.is_some() && self.v2 { Ok(()) } else { Err(f) })
     }
 
+    /// Who does not die shows when the directories are removed.
     fn kill(&self) {
+        let _ = self.signal_all(libc::SIGKILL);
         if self.v2 {
-            self.signal_all(libc::SIGKILL);
             let _ = write(&self.dirs[0], "cgroup.freeze", "0");
         } else {
-            self.signal_all(libc::SIGKILL);
-            let _ = v1::freeze(self.freezer(), false);
+            let _ = self.freezer().and_then(|dir| v1::freeze(dir, false));
         }
     }
 
@@ -398,7 +421,7 @@ impl Cgroup {
     }
 
     fn empty(&self) {
-        self.signal_all(libc::SIGKILL);
+        let _ = self.signal_all(libc::SIGKILL);
         if self.v2 {
             let _ = v2::await_event(&self.dirs[0], "populated 0", Duration::from_millis(100));
         } else {

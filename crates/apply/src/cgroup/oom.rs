@@ -45,7 +45,7 @@ impl Cgroup {
             watch.kills = watch.count();
             return Ok(watch);
         }
-        let dir = self.homes()("memory").unwrap_or_default();
+        let dir = self.homes()?("memory").unwrap_or_default();
         let events = v1_notices(&dir)?;
         Ok(Watch { dir, v2: false, events, life: None, kills: 0 })
     }

@@ -1,7 +1,7 @@
 //! A group with all below it, which the container may have made itself: under names of any bytes, and further below each
 //! other than a path has room for. So none of them is found by its path: one descriptor goes down and up again.
 
-use super::{c, read};
+use super::c;
 use coracle_sys::{Errno, Result, fs, libc};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,21 +21,26 @@ pub(super) fn remove(dir: &str) -> Result<()> {
     rmdir(fs::cwd(), &c(dir))
 }
 
-/// The processes of a group and of those below.
-pub(super) fn processes(dir: &str) -> Vec<i32> {
-    let mut all = numbers(&read(dir, "cgroup.procs").unwrap_or_default());
-    let _ = below(fs::cwd(), &c(dir), &mut |at, name| {
-        let file = CString::new([name.to_bytes(), b"/cgroup.procs"].concat()).unwrap_or_default();
-        let text =
-            fs::openat(at, &file, libc::O_RDONLY, 0).and_then(|fd| fs::read_to_end(fd.as_fd(), 1 << 20));
-        all.extend(text.map_or(Vec::new(), |text| numbers(&String::from_utf8_lossy(&text))));
-        Ok(())
-    });
-    all
+/// The processes of a group and of those below it; none of one that is gone. Errors: one of them could not be read.
+pub(super) fn processes(dir: &str) -> Result<Vec<i32>> {
+    let mut all = members(fs::cwd(), &c(dir))?;
+    let each = &mut |at: BorrowedFd, name: &CStr| members(at, name).map(|more| all.extend(more));
+    match below(fs::cwd(), &c(dir), each) {
+        Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(all),
+        Err(e) => Err(e),
+    }
 }
 
-fn numbers(text: &str) -> Vec<i32> {
-    text.lines().filter_map(|line| line.parse().ok()).collect()
+/// The processes of one group.
+fn members(at: BorrowedFd, name: &CStr) -> Result<Vec<i32>> {
+    let file = CString::new([name.to_bytes(), b"/cgroup.procs"].concat()).unwrap_or_default();
+    let text = fs::openat(at, &file, libc::O_RDONLY, 0).and_then(|fd| fs::read_to_end(fd.as_fd(), 1 << 20));
+    match text {
+        Ok(text) => Ok(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()).collect()),
+        // Gone; or a threaded group, whose processes are listed in the one above: cgroup-v2.rst, Threads.
+        Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
 }
 
 /// Calls for each group below one, after those below it: with the open group that it stands in, and its name there.

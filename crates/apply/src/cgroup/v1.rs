@@ -1,6 +1,6 @@
 //! cgroup v1, of a legacy or hybrid host: one hierarchy a controller (or a few), each with the same path.
 
-use super::{c, exists, read, tree, write};
+use super::{c, exists, read, told, tree, write};
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
 use coracle_sys::{Errno, fs, libc};
@@ -92,7 +92,7 @@ pub(super) fn replace_devices(
         return Ok(());
     }
     let freezer = home("freezer");
-    let thaw = freezer.as_deref().is_some_and(|dir| !frozen(dir));
+    let thaw = freezer.as_deref().map_or(Ok(false), |dir| frozen(dir).map(|frozen| !frozen))?;
     freeze(freezer.clone(), true)?;
     let done = set_devices(lines, home("devices"));
     if thaw {
@@ -151,8 +151,8 @@ fn inherit_cpuset(dir: &str, parent: &str) -> coracle_sys::Result<()> {
 }
 
 /// Whether the group with this freezer is frozen, or on its way.
-pub(super) fn frozen(dir: &str) -> bool {
-    read(dir, "freezer.state").is_ok_and(|t| t != "THAWED")
+pub(super) fn frozen(dir: &str) -> Result<bool> {
+    told(dir, "freezer.state").map(|state| state.is_some_and(|t| t != "THAWED"))
 }
 
 /// v1 tells nobody when it is done: the state is read until it is.

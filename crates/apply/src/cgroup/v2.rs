@@ -5,7 +5,7 @@ use crate::failure::{Doing, Failure, Result};
 use crate::probe;
 use coracle_plan::steps::Cgroup as Plan;
 use coracle_sys::{Errno, bpf, fs, libc, poll};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
@@ -89,29 +89,35 @@ pub(super) fn set_filter(dir: &str, program: &[bpf::Insn]) -> Result<()> {
     if program.is_empty() {
         return Ok(());
     }
-    let group = open(dir)?;
+    attach(open(dir)?.as_fd(), dir, program).map(drop)
+}
+
+fn attach(group: BorrowedFd, dir: &str, program: &[bpf::Insn]) -> Result<OwnedFd> {
     let loaded = bpf::load_device_program(program).doing(|| "loading the device filter (eBPF)".into())?;
-    bpf::attach_device_program(group.as_fd(), loaded.as_fd())
-        .doing(|| format!("attaching the device filter to {dir}"))
+    bpf::attach_device_program(group, loaded.as_fd())
+        .doing(|| format!("attaching the device filter to {dir}"))?;
+    Ok(loaded)
 }
 
 /// Puts a filter in the place of the one in force: the new one first, so that at no moment more is allowed.
+/// Errors: what was refused; then the one in force still is.
 pub(super) fn replace_filter(dir: &str, program: &[bpf::Insn]) -> Result<()> {
     let group = open(dir)?;
     let doing = || format!("replacing the device filter of {dir}");
-    let old = bpf::device_programs(group.as_fd()).doing(doing)?;
-    set_filter(dir, program)?;
-    for id in old {
+    let mut old = Vec::new();
+    for id in bpf::device_programs(group.as_fd()).doing(doing)? {
         match bpf::program_by_id(id) {
             // Others' programs (systemd's, a GPU tool's) are not ours to remove.
-            Ok(one) if bpf::program_name(one.as_fd()).is_ok_and(|n| n == bpf::NAME) => {
-                bpf::detach_device_program(group.as_fd(), one.as_fd()).doing(doing)?;
-            }
+            Ok(one) if bpf::program_name(one.as_fd()).doing(doing)? == bpf::NAME => old.push(one),
             Ok(_) | Err(Errno::ENOENT) => {}
             Err(e) => return Err(Failure::errno(doing(), e)),
         }
     }
-    Ok(())
+    let new = if program.is_empty() { None } else { Some(attach(group.as_fd(), dir, program)?) };
+    let detach = |one: &OwnedFd| bpf::detach_device_program(group.as_fd(), one.as_fd());
+    old.iter().try_for_each(detach).doing(doing).inspect_err(|_| {
+        let _ = new.as_ref().map(detach);
+    })
 }
 
 /// Waits until cgroup.events holds a line; the kernel wakes with POLLPRI at each change.
@@ -123,7 +129,10 @@ pub(super) fn await_event(dir: &str, line: &str, limit: Duration) -> Result<()> 
             Err(Errno::ENOENT) => return Ok(()),
             other => other.doing(|| format!("opening {path}"))?,
         };
-        let now = fs::read_to_end(events.as_fd(), 4096).unwrap_or_default();
+        let now = match fs::read_to_end(events.as_fd(), 4096) {
+            Err(Errno::ENODEV) => return Ok(()),
+            other => other.doing(|| format!("reading {path}"))?,
+        };
         if String::from_utf8_lossy(&now).lines().any(|l| l == line) {
             return Ok(());
         }

@@ -92,6 +92,7 @@ fn request(
     pid: i32,
     (image, work): (&OwnedFd, &OwnedFd),
 ) -> Result<Message> {
+    let freezer = lifecycle::cgroup(record).map_or(Ok(None), |group| group.freezer())?;
     let mut opts = options
         .common(image, work, "dump.log", config(&record.annotations))
         .number(2, pid)
@@ -100,7 +101,7 @@ fn request(
         .text(14, options.parent.as_deref())
         .switch(15, options.parent.is_some() || options.pre_dump)
         .switch(18, options.link_remap)
-        .text(44, lifecycle::cgroup(record).and_then(|g| g.freezer()).as_deref())
+        .text(44, freezer.as_deref())
         .switch(46, options.tcp_skip_in_flight);
     if let Some((address, port)) = &options.page_server {
         opts = opts.message(11, &Message::default().bytes(1, address).number(2, i64::from(*port)));

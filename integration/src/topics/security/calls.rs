@@ -13,6 +13,7 @@ const STRACE: Need = Need::File("/usr/bin/strace");
 tests! {
     no_name_of_the_image_is_followed_before_the_pivot [STRACE];
     a_syscall_that_fails_is_told_of_or_made_up_for [STRACE, Need::Runtime("coracle")];
+    what_later_commands_cannot_learn_or_do_is_an_error [STRACE, Need::Runtime("coracle")];
 }
 
 /// All calls of these kinds that creating the container takes, a line each.
@@ -153,4 +154,78 @@ fn seen(container: &Container) -> Result<Vec<String>> {
         all.push(format!("{kind} namespace of its own: {own}"));
     }
     Ok(all)
+}
+
+/// A container's status, a command for it, a syscall that this makes, and the file that it makes it for, if only for that one
+/// it is to fail: of the container's directory, or of its control group (v2).
+const LATER: &[(&str, &[&str], &str, &str)] = &[
+    ("created", &["start"], "read", "record.json"),
+    ("created", &["start"], "read", "config.json"),
+    ("created", &["start"], "flock", "exec.fifo"),
+    ("created", &["start"], "read", "cgroup.freeze"),
+    ("created", &["state"], "flock", "exec.fifo"),
+    ("running", &["state"], "read", "cgroup.freeze"),
+    ("running", &["state"], "write", ""),
+    ("running", &["kill", "--all"], "read", "record.json"),
+    ("running", &["kill", "--all"], "read", "cgroup.procs"),
+    ("running", &["kill"], "pidfd_send_signal", ""),
+    ("running", &["pause"], "read", "record.json"),
+    ("running", &["pause"], "read", "cgroup.events"),
+    ("paused", &["resume"], "read", "cgroup.freeze"),
+    ("running", &["update", "--resources", "nothing.json"], "read", "config.json"),
+    ("running", &["update", "--resources", "nothing.json"], "write", ".limits.json.new"),
+    ("running", &["delete", "--force"], "read", "record.json"),
+    ("running", &["delete", "--force"], "pidfd_send_signal", ""),
+    ("stopped", &["delete"], "read", "record.json"),
+    ("stopped", &["delete"], "read", "config.json"),
+];
+
+/// What cannot be read is not what is not there: a container whose record a command cannot read still runs, its hooks are still to
+/// be run, and whether it is frozen nobody knows. The command fails and changes nothing, and succeeds the next time.
+fn what_later_commands_cannot_learn_or_do_is_an_error(ctx: &Ctx) -> Result {
+    fs::write(ctx.dir.join("nothing.json"), "{}")?;
+    let bundle = ctx.waiting()?;
+    for (status, words, call, file) in LATER {
+        if file.starts_with("cgroup.") && !ctx.host.cgroup2 {
+            continue;
+        }
+        let container = ctx.create(&bundle)?;
+        if *status != "created" {
+            container.start()?;
+        }
+        match *status {
+            "paused" => drop(ctx.call(&["pause", &container.id])?.succeeded("pause")?),
+            "stopped" => container.stop()?,
+            _ => {}
+        }
+        let before = container.state()?;
+        let mut all = words.to_vec();
+        all.push(&container.id);
+        let dir = match file.starts_with("cgroup.") {
+            true => look::cgroup(container.pid, "")?,
+            false => ctx.state_root().join(&container.id),
+        };
+        let failed = ctx.finish(failing(ctx, &all, call, (!file.is_empty()).then(|| dir.join(file))))?;
+        let what = format!("{} of one that is {status}, without {call} {file}", words.join(" "));
+        check!(failed.code != 0, "{what}, is said to be done");
+        let said = failed.stderr();
+        let named = ["signal", "output", path(&dir)].iter().any(|name| said.contains(name));
+        check!(named, "{what}, is told without a name: {said}");
+        check!(container.state()? == before, "{what}, leaves {}", container.state()?);
+        ctx.call(&all)?.succeeded("the same command once more")?;
+    }
+    Ok(())
+}
+
+/// The runtime with these words, and a syscall that fails with EIO where it is for this file.
+fn failing(ctx: &Ctx, words: &[&str], call: &str, file: Option<std::path::PathBuf>) -> std::process::Command {
+    let mut command = std::process::Command::new("/usr/bin/strace");
+    command.args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    command.args(["-e", &format!("inject={call}:error=EIO:when=1")]);
+    if let Some(file) = &file {
+        command.args(["-P", path(file)]);
+    }
+    command.arg(&ctx.runtime).arg("--root").arg(ctx.state_root()).args(words);
+    command.stdin(std::process::Stdio::null()).current_dir(&ctx.dir);
+    command
 }
