@@ -1,6 +1,7 @@
 //! checkpoint and restore, with criu(8).
 
-use crate::cli::{CreateArgs, Global, Outcome};
+use crate::cli::{Global, Outcome};
+use crate::create::CreateArgs;
 use crate::lifecycle::{entry, hooks};
 use crate::log;
 use clap::Args;
@@ -49,7 +50,7 @@ pub(crate) struct Common {
     empty_ns: Vec<String>,
 }
 
-/// What checkpoint takes.
+/// Take a picture of a container, with criu
 #[derive(Args)]
 pub(crate) struct CheckpointArgs {
     #[command(flatten)]
@@ -79,7 +80,7 @@ pub(crate) struct CheckpointArgs {
     id: String,
 }
 
-/// What restore takes.
+/// Make a running container of such a picture
 #[derive(Args)]
 pub(crate) struct RestoreArgs {
     #[command(flatten)]

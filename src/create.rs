@@ -1,8 +1,9 @@
 //! create, run and plan.
 
 use crate::bundle::{self, Bundle};
-use crate::cli::{CreateArgs, Global, Outcome};
+use crate::cli::{Global, Outcome};
 use crate::{clock, log, usage};
+use clap::Args;
 use coracle_apply::cgroup::scope;
 use coracle_apply::{Failure, How, lifecycle, notify, probe, relay, seal};
 use coracle_plan::inputs::{CgroupMode, Host, Overlay, Request};
@@ -11,7 +12,41 @@ use coracle_plan::steps::{NOTIFY, PROGRAM, Plan};
 use coracle_state::{Record, Stage, Unit, kept};
 use coracle_sys::{Errno, signal};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Create a container: everything up to the start of its program
+#[derive(Args, Default)]
+pub(crate) struct CreateArgs {
+    /// Bundle directory
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// Configuration file, from the bundle directory
+    #[arg(short = 'f', long, value_name = "FILE", default_value = "config.json")]
+    pub(crate) config: PathBuf,
+    /// Unix socket that takes the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Unix socket that takes a pidfd of the container's init
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    /// File to write the pid of the container's init to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Do not use pivot_root (for an initramfs)
+    #[arg(long)]
+    pub(crate) no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    pub(crate) no_new_keyring: bool,
+    /// Pass this many descriptors beyond the first three
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Accepted for callers that pass it: the runtime never becomes a subreaper
+    #[arg(long, hide = true)]
+    pub(crate) no_subreaper: bool,
+    /// Name of the container
+    pub(crate) id: String,
+}
 
 /// `coracle create`.
 pub(crate) fn create(global: &Global, args: &CreateArgs) -> Outcome {
@@ -39,9 +74,22 @@ pub(crate) const UNKNOWN: u8 = 127;
 /// What they end with when the program cannot be run.
 pub(crate) const UNRUNNABLE: u8 = 126;
 
+/// Create and start a container, and wait for its end (from an image: run --image, see run-image --help)
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    create: CreateArgs,
+    /// Return when it has started
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep the container after its end
+    #[arg(long)]
+    keep: bool,
+}
+
 /// `coracle run`.
-pub(crate) fn run(global: &Global, args: &CreateArgs, detach: bool, keep: bool) -> Outcome {
-    run_image(global, args, detach, keep, &Image::default())
+pub(crate) fn run(global: &Global, args: &RunArgs) -> Outcome {
+    run_image(global, &args.create, args.detach, args.keep, &Image::default())
 }
 
 /// The same, with what an image adds.
@@ -128,8 +176,21 @@ fn not_started(global: &Global, failure: Failure, codes: bool) -> Outcome {
     Ok(code)
 }
 
+/// Print what create would do with a bundle on this host, without doing it
+#[derive(Args)]
+pub(crate) struct PlanArgs {
+    /// Bundle directory (also as --bundle)
+    #[arg(value_name = "BUNDLE")]
+    directory: Option<PathBuf>,
+    /// Bundle directory
+    #[arg(short, long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+}
+
 /// `coracle plan`.
-pub(crate) fn plan(global: &Global, directory: &Path) -> Outcome {
+pub(crate) fn plan(global: &Global, args: &PlanArgs) -> Outcome {
+    let here = PathBuf::from(".");
+    let directory = args.bundle.as_ref().or(args.directory.as_ref()).unwrap_or(&here);
     let bundle = bundle::read(directory, Path::new("config.json"))?;
     let mut host = probe::host();
     systemd(global, &mut host)?;

@@ -3,16 +3,29 @@
 use crate::cli::{Global, Outcome};
 use crate::inspect::{answer, print};
 use crate::lifecycle::entry;
+use clap::Args;
 use coracle_apply::lifecycle;
 use serde_json::{Value, json};
 
+/// Print what a container uses, and when the kernel kills in it for want of memory, as JSON
+#[derive(Args)]
+pub(crate) struct EventsArgs {
+    /// How often, such as 5s or 100ms
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    interval: String,
+    /// What it uses now, and no more
+    #[arg(long)]
+    stats: bool,
+    id: String,
+}
+
 /// `coracle events`.
-pub(crate) fn events(global: &Global, id: &str, interval: &str, stats: bool) -> Outcome {
+pub(crate) fn events(global: &Global, EventsArgs { interval, stats, id }: &EventsArgs) -> Outcome {
     let entry = entry(global, id)?;
     let interval = milliseconds(interval).filter(|ms| *ms > 0).ok_or_else(|| {
         format!("--interval {interval:?}: duration interval must be greater than 0, such as 5s or 100ms")
     })?;
-    if stats {
+    if *stats {
         let data = lifecycle::stats(&entry).map_err(|f| f.to_string())?;
         return answer(&line(id, Some(data))).map(|()| 0);
     }

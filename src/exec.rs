@@ -1,14 +1,77 @@
 //! exec: another process in a running container, from a process.json or from flags.
 
-use crate::cli::{ExecArgs, Global, Outcome};
+use crate::cli::{Global, Outcome};
 use crate::lifecycle::entry;
 use crate::log;
+use clap::Args;
 use coracle_apply::relay::{self, Workload};
 use coracle_apply::{exec, lifecycle, probe, seal};
 use coracle_plan::inputs::Request;
 use coracle_plan::oci::{Capabilities, Process, Spec, User};
 use coracle_state::Record;
 use coracle_sys::signal;
+use std::path::PathBuf;
+
+/// Run another program in a running container
+#[derive(Args)]
+pub(crate) struct ExecArgs {
+    /// File with the process as JSON
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Return when the process has started
+    #[arg(short, long)]
+    detach: bool,
+    /// File to write the process's pid to
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Unix socket that takes the terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Unix socket that takes a pidfd of the process
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Add to the environment: NAME=VALUE
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// User as uid or uid:gid
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Further groups
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// Add a capability
+    #[arg(short, long, value_name = "CAP")]
+    cap: Vec<String>,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// No new privileges
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Pass this many descriptors beyond the first three
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Join a group below the container's control group: PATH (on v1 also CONTROLLER,...:PATH)
+    #[arg(long, value_name = "PATH")]
+    cgroup: Vec<String>,
+    /// Even if the container is paused
+    #[arg(long)]
+    ignore_paused: bool,
+    /// Name of the container
+    id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
 
 /// `coracle exec`. A failure of the runtime itself gives 255, as with runc, so that it is told from the program's own codes.
 pub(crate) fn run(global: &Global, args: &ExecArgs) -> Outcome {

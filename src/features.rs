@@ -1,13 +1,18 @@
 //! features: what this build supports, in the structure of features.md. Only what is built is said to be enabled.
 
-use crate::cli::Outcome;
+use crate::cli::{Global, Outcome};
+use clap::Args;
 use serde_json::json;
 
 /// The newest version of the specification whose configurations are understood.
 pub(crate) const SPEC_MAX: &str = "1.3.0";
 
+/// Print what this build supports, as JSON
+#[derive(Args)]
+pub(crate) struct FeaturesArgs {}
+
 /// `coracle features`.
-pub(crate) fn features() -> Outcome {
+pub(crate) fn features(_: &Global, _: &FeaturesArgs) -> Outcome {
     let value = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_MAX,

@@ -2,6 +2,7 @@
 
 use crate::cli::{Global, Outcome};
 use crate::lifecycle::entry;
+use clap::Args;
 use coracle_apply::lifecycle;
 use coracle_state::{Entry, Error, Record, Stage};
 use coracle_sys::{Errno, fs};
@@ -64,9 +65,15 @@ fn describe(entry: &Entry, record: Record) -> Result<State, String> {
 /// became of it. A hook, for which create waits in turn, hears `creating` then.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Print the state of a container as JSON
+#[derive(Args)]
+pub(crate) struct StateArgs {
+    id: String,
+}
+
 /// `coracle state`.
-pub(crate) fn state(global: &Global, id: &str) -> Outcome {
-    let entry = settled(global, id)?;
+pub(crate) fn state(global: &Global, args: &StateArgs) -> Outcome {
+    let entry = settled(global, &args.id)?;
     let record = match entry.record() {
         Ok(record) => record,
         // Reserved, and nothing more: being created, or left by a create that died at once.
@@ -112,8 +119,19 @@ fn unwritten(entry: &Entry) -> Record {
     }
 }
 
+/// List containers
+#[derive(Args)]
+pub(crate) struct ListArgs {
+    /// table or json
+    #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    /// Only their names
+    #[arg(short, long)]
+    quiet: bool,
+}
+
 /// `coracle list`.
-pub(crate) fn list(global: &Global, as_json: bool, quiet: bool) -> Outcome {
+pub(crate) fn list(global: &Global, args: &ListArgs) -> Outcome {
     let root = global.state_root();
     if global.root.is_some() && !root.exists() {
         return Err(format!("opening the state directory {root:?}: no such file or directory"));
@@ -135,9 +153,9 @@ pub(crate) fn list(global: &Global, as_json: bool, quiet: bool) -> Outcome {
             Err(e) => unknown.push(e.to_string()),
         }
     }
-    let text = if quiet {
+    let text = if args.quiet {
         states.iter().map(|s| format!("{}\n", s.id)).collect()
-    } else if as_json {
+    } else if args.format == "json" {
         let all = Some(states).filter(|s| !s.is_empty());
         format!("{}\n", serde_json::to_string(&all).map_err(|e| e.to_string())?)
     } else {

@@ -1,6 +1,7 @@
 //! start, kill, stop, delete, pause, resume.
 
 use crate::cli::{Global, Outcome};
+use clap::Args;
 use coracle_apply::failure::Failure;
 use coracle_apply::{lifecycle, notify};
 use coracle_image::config::STOP_SIGNAL;
@@ -34,9 +35,15 @@ pub(crate) fn hooks(entry: &Entry) -> Result<Hooks, Failure> {
     Ok(spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default())
 }
 
+/// Start a created container's program
+#[derive(Args)]
+pub(crate) struct StartArgs {
+    id: String,
+}
+
 /// `coracle start`.
-pub(crate) fn start(global: &Global, id: &str) -> Outcome {
-    let entry = entry(global, id)?;
+pub(crate) fn start(global: &Global, args: &StartArgs) -> Outcome {
+    let entry = entry(global, &args.id)?;
     let spec = spec(&entry)?;
     spec.as_ref().map_or(Ok(()), coracle_plan::startable).map_err(|r| format!("config.json: {r}"))?;
     let hooks = spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default();
@@ -58,18 +65,36 @@ pub(crate) fn start(global: &Global, id: &str) -> Outcome {
     Ok(0)
 }
 
-/// `coracle kill`.
-pub(crate) fn kill(global: &Global, which: Which, signal: &str, all: bool) -> Outcome {
-    let number = number(signal)?;
-    each(global, which, |id| lifecycle::kill(&entry(global, id)?, number, all).map_err(|f| f.to_string()))
+/// Send a signal to a container's init (SIGTERM when none is named)
+#[derive(Args)]
+pub(crate) struct KillArgs {
+    /// Send it to all processes of the container
+    #[arg(short, long)]
+    all: bool,
+    #[command(flatten)]
+    which: Which,
+    #[arg(default_value = "SIGTERM")]
+    signal: String,
 }
 
-/// A container's id; or, as the option --regex of crun, an expression for several.
-type Which<'a> = (&'a str, bool);
+/// `coracle kill`.
+pub(crate) fn kill(global: &Global, args: &KillArgs) -> Outcome {
+    let number = number(&args.signal)?;
+    let send = |id: &str| lifecycle::kill(&entry(global, id)?, number, args.all).map_err(|f| f.to_string());
+    each(global, &args.which, send)
+}
+
+#[derive(Args)]
+struct Which {
+    /// ID is a regular expression: every container whose name it matches
+    #[arg(short, long)]
+    regex: bool,
+    id: String,
+}
 
 /// Does it to every container that is meant, whatever became of those before.
 /// Errors: no expression; what failed, of each that did.
-fn each(global: &Global, (id, regex): Which, act: impl Fn(&str) -> Result<(), String>) -> Outcome {
+fn each(global: &Global, Which { id, regex }: &Which, act: impl Fn(&str) -> Result<(), String>) -> Outcome {
     if !regex {
         return act(id).map(|()| 0);
     }
@@ -102,8 +127,17 @@ pub(crate) fn number(word: &str) -> Result<i32, String> {
 /// How long a killed init may take to be gone, in milliseconds.
 const DEATH: i32 = 10_000;
 
+/// End a container: with the signal that its image wants (else SIGTERM), and by force when that has not helped
+#[derive(Args)]
+pub(crate) struct StopArgs {
+    /// Seconds to wait before SIGKILL
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    time: u32,
+    id: String,
+}
+
 /// `coracle stop`: no error for a container that has ended already.
-pub(crate) fn stop(global: &Global, id: &str, seconds: u32) -> Outcome {
+pub(crate) fn stop(global: &Global, StopArgs { time, id }: &StopArgs) -> Outcome {
     let entry = entry(global, id)?;
     let spec = spec(&entry)?;
     let place = spec.as_ref().and_then(crate::image::place);
@@ -118,7 +152,7 @@ pub(crate) fn stop(global: &Global, id: &str, seconds: u32) -> Outcome {
     });
     let record = entry.record().map_err(|e| e.to_string())?;
     if let Some(init) = record.init().map_err(|e| e.to_string())? {
-        let patience = i32::try_from(u64::from(seconds) * 1000).unwrap_or(i32::MAX);
+        let patience = i32::try_from(u64::from(*time) * 1000).unwrap_or(i32::MAX);
         for (signal, patience) in [(signal, patience), (coracle_sys::libc::SIGKILL, DEATH)] {
             let sent = lifecycle::kill(&entry, signal, false);
             let ended = poll::poll(&[(init.pidfd.as_fd(), POLLIN)], patience);
@@ -134,11 +168,21 @@ pub(crate) fn stop(global: &Global, id: &str, seconds: u32) -> Outcome {
     place.map_or(Ok(()), |place| crate::image::ended(global, &place)).map(|()| 0)
 }
 
+/// Delete a container
+#[derive(Args)]
+pub(crate) struct DeleteArgs {
+    /// Kill it first if it runs; no error if it does not exist
+    #[arg(short, long)]
+    force: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
 /// `coracle delete`.
-pub(crate) fn delete(global: &Global, which: Which, force: bool) -> Outcome {
-    each(global, which, |id| match Entry::open(&global.state_root(), id) {
-        Err(Error::Missing(_)) if force => Ok(()),
-        other => remove(global, &other.map_err(|e| e.to_string())?, force),
+pub(crate) fn delete(global: &Global, args: &DeleteArgs) -> Outcome {
+    each(global, &args.which, |id| match Entry::open(&global.state_root(), id) {
+        Err(Error::Missing(_)) if args.force => Ok(()),
+        other => remove(global, &other.map_err(|e| e.to_string())?, args.force),
     })
 }
 
@@ -166,7 +210,28 @@ pub(crate) fn told(global: &Global, deleted: Result<(), Failure>) -> Result<(), 
     }
 }
 
-/// `coracle pause` and `coracle resume`.
-pub(crate) fn pause(global: &Global, id: &str, on: bool) -> Outcome {
+/// Freeze all processes of a container
+#[derive(Args)]
+pub(crate) struct PauseArgs {
+    id: String,
+}
+
+/// Let a paused container go on
+#[derive(Args)]
+pub(crate) struct ResumeArgs {
+    id: String,
+}
+
+/// `coracle pause`.
+pub(crate) fn pause(global: &Global, args: &PauseArgs) -> Outcome {
+    frozen(global, &args.id, true)
+}
+
+/// `coracle resume`.
+pub(crate) fn resume(global: &Global, args: &ResumeArgs) -> Outcome {
+    frozen(global, &args.id, false)
+}
+
+fn frozen(global: &Global, id: &str, on: bool) -> Outcome {
     lifecycle::pause(&entry(global, id)?, on).map(|()| 0).map_err(|f| f.to_string())
 }

@@ -21,14 +21,14 @@ mod usage;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match cli::parse() {
-        Ok(cli) => cli,
+    let (global, command) = match cli::parse() {
+        Ok(read) => read,
         Err(code) => return code,
     };
-    match log::check(&cli.global).and_then(|()| cli.run()) {
+    match log::check(&global).and_then(|()| command(&global)) {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
-            log::error(&cli.global, &message);
+            log::error(&global, &message);
             ExitCode::FAILURE
         }
     }

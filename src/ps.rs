@@ -3,24 +3,37 @@
 use crate::cli::{Global, Outcome};
 use crate::inspect::answer;
 use crate::lifecycle::entry;
+use clap::Args;
 use coracle_apply::lifecycle;
 use serde_json::json;
 use std::process::Command;
 
+/// List the processes of a container
+#[derive(Args)]
+pub(crate) struct PsArgs {
+    /// table or json
+    #[arg(short, long, default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+    id: String,
+    /// Options for ps (default -ef)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
 /// `coracle ps`.
-pub(crate) fn ps(global: &Global, id: &str, as_json: bool, options: &[String]) -> Outcome {
-    let entry = entry(global, id)?;
+pub(crate) fn ps(global: &Global, args: &PsArgs) -> Outcome {
+    let entry = entry(global, &args.id)?;
     let record = entry.record().map_err(|e| e.to_string())?;
     let group = lifecycle::cgroup(&record)
         .ok_or("the container has no control group of its own to list the processes of")?;
     let pids = group.processes().map_err(|f| f.to_string())?;
-    if as_json {
+    if args.format == "json" {
         // None at all is what Go writes for an empty list, and what callers read.
         let list = if pids.is_empty() { "null\n".to_owned() } else { format!("{}\n", json!(pids)) };
         return answer(&list).map(|()| 0);
     }
     let default = ["-ef".to_owned()];
-    let options = if options.is_empty() { &default[..] } else { options };
+    let options = if args.options.is_empty() { &default[..] } else { &args.options };
     let output = Command::new("ps").args(options).output().map_err(|e| format!("running ps: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {

@@ -1,19 +1,31 @@
 //! spec: a config.json to begin with.
 
-use crate::cli::Outcome;
+use crate::cli::{Global, Outcome};
+use clap::Args;
 use coracle_apply::probe;
 use coracle_plan::inputs::CgroupMode;
 use coracle_sys::creds;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::PathBuf;
 
-/// Writes config.json into a bundle; one that is there stays.
-pub(crate) fn spec(bundle: &Path, rootless: bool) -> Outcome {
+/// Write a config.json to begin with
+#[derive(Args)]
+pub(crate) struct SpecArgs {
+    /// Bundle directory
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    bundle: PathBuf,
+    /// For a user without privileges
+    #[arg(long)]
+    rootless: bool,
+}
+
+/// `coracle spec`: a config.json that is there stays.
+pub(crate) fn spec(_: &Global, SpecArgs { bundle, rootless }: &SpecArgs) -> Outcome {
     let file = bundle.join("config.json");
     if file.symlink_metadata().is_ok() {
         return Err(format!("{file:?} exists; remove it first"));
     }
-    let text = serde_json::to_string_pretty(&default(rootless)).map_err(|e| e.to_string())?;
+    let text = serde_json::to_string_pretty(&default(*rootless)).map_err(|e| e.to_string())?;
     std::fs::write(&file, format!("{text}\n")).map_err(|e| format!("writing {file:?}: {e}"))?;
     Ok(0)
 }

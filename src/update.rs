@@ -8,7 +8,7 @@ use coracle_apply::lifecycle;
 use serde_json::{Map, Value, json};
 use std::io::Read;
 
-/// What update takes.
+/// Change limits of a container
 #[derive(Args)]
 pub(crate) struct UpdateArgs {
     /// File with the new limits as JSON (linux.resources of config.json), - for standard input; other options are ignored then

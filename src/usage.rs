@@ -1,10 +1,10 @@
 //! How the command line is read: what is the same for all commands, and the words for what cannot be read, in the form
 //! that callers look for (engines probe for an option by its refusal).
 
-use crate::cli::{Cli, Global};
+use crate::cli::{Command, Global, Ready, commands};
 use crate::{image, log};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, FromArgMatches};
+use clap::{ArgAction, Args, FromArgMatches};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -20,14 +20,17 @@ pub(crate) fn name() -> String {
     path.file_name().map_or_else(|| "coracle".into(), |name| name.to_string_lossy().into_owned())
 }
 
-fn command() -> clap::Command {
+/// What may be written, with these commands.
+fn grammar(commands: &[Command]) -> clap::Command {
     let own = name();
     let every = |c: clap::Command| c.help_template(HELP).args_override_self(true).mut_args(switch);
-    let named = |c: clap::Command| {
-        let whole = format!("{own} {}", c.get_name());
-        every(c).display_name(whole)
+    let one = |c: &Command| {
+        let whole = format!("{own} {}", c.name);
+        every((c.takes)(clap::Command::new(c.name))).display_name(whole)
     };
-    every(Cli::command()).display_name(&own).bin_name(&own).mut_subcommands(named)
+    let root = every(Global::augment_args(clap::Command::new("coracle")));
+    let root = root.about("Open Container Initiative runtime").max_term_width(100).disable_version_flag(true);
+    root.display_name(&own).bin_name(&own).subcommands(commands.iter().map(one))
 }
 
 /// A switch also takes `=true` and `=false`, as with Go's flag packages.
@@ -72,10 +75,23 @@ fn from_image(mut words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Reads the command line. Help, and what cannot be read, is printed, and ends the command.
-pub(crate) fn parse() -> Result<Cli, ExitCode> {
+pub(crate) fn parse() -> Result<(Global, Option<Ready>), ExitCode> {
     let words = words();
-    let matches = command().try_get_matches_from(&words);
-    matches.and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| refuse(&e, &words))
+    let commands = commands();
+    let asked = words.get(command_at(&words)).and_then(|word| commands.iter().find(|c| *word == c.name));
+    // Help and refusals may speak of all of them.
+    match asked.map(|one| read(&words, std::slice::from_ref(one))) {
+        Some(Ok(read)) => Ok(read),
+        _ => read(&words, &commands).map_err(|e| refuse(&e, &words)),
+    }
+}
+
+fn read(words: &[OsString], commands: &[Command]) -> Result<(Global, Option<Ready>), clap::Error> {
+    let matches = grammar(commands).try_get_matches_from(words)?;
+    let given =
+        matches.subcommand().and_then(|(name, own)| Some((commands.iter().find(|c| c.name == name)?, own)));
+    let ready = given.map(|(command, own)| (command.read)(own)).transpose()?;
+    Ok((Global::from_arg_matches(&matches)?, ready))
 }
 
 fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {

@@ -1,12 +1,12 @@
 //! inspect: what an image is, without unpacking it.
 
 use super::Which;
-use crate::cli::Outcome;
+use crate::cli::{Global, Outcome};
 use clap::Args;
 use coracle_image::source::{Image, Listed, Query};
 use serde_json::{Value, json};
 
-/// The words of `inspect`.
+/// Print what an image is and holds, as JSON, without unpacking it
 #[derive(Args)]
 pub(crate) struct InspectArgs {
     #[command(flatten)]
@@ -14,7 +14,7 @@ pub(crate) struct InspectArgs {
 }
 
 /// `coracle inspect`: JSON with everything that the source lists, and the image that would be taken.
-pub(crate) fn inspect(args: &InspectArgs) -> Outcome {
+pub(crate) fn inspect(_: &Global, args: &InspectArgs) -> Outcome {
     let (source, query, _hold) = args.which.source().map_err(|e| e.to_string())?;
     let mut listed = source.list().map_err(|e| e.to_string())?;
     // Of the whole store, the one that was named.

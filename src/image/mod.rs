@@ -27,12 +27,12 @@ use std::sync::Mutex;
 use store::StoreArgs;
 use wishes::WishArgs;
 
-pub(crate) use inspect::{InspectArgs, inspect};
+pub(crate) use inspect::inspect;
 pub(crate) use output::Aside;
 pub(crate) use refused::instead;
-pub(crate) use run::{RunArgs, ended, forget, place, run};
-pub(crate) use store::{ImagesArgs, PullArgs, RmiArgs, images, pull_image, rmi};
-pub(crate) use unpack::{UnpackArgs, unpack};
+pub(crate) use run::{ended, forget, place, run};
+pub(crate) use store::{images, pull_image, rmi};
+pub(crate) use unpack::unpack;
 
 /// Which image, and how much of it.
 #[derive(Args)]

@@ -7,8 +7,8 @@ use super::network::{self, NameArgs};
 use super::store::{RegistryArgs, StoreArgs, fetch};
 use super::{Shown, WishArgs, notes};
 use super::{output, ports};
-use crate::cli::{CreateArgs, Global, Outcome};
-use crate::create;
+use crate::cli::{Global, Outcome};
+use crate::create::{self, CreateArgs};
 use clap::Args;
 use coracle_image::config::{Network, Wishes};
 use coracle_image::front::{self, Order};
@@ -24,9 +24,13 @@ use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// The words of `run --image`.
+/// Run a container from an image in one step: also as run --image
 #[derive(Args)]
+#[command(disable_help_flag = true, mut_arg("hostname", |a| a.short('h')))]
 pub(crate) struct RunArgs {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
     /// Image: a name ([registry/]name[:tag][@sha256:…]), or a layout or archive as ./PATH or /PATH; - is standard input
     #[arg(long, value_name = "IMAGE")]
     image: String,

@@ -71,7 +71,7 @@ impl RegistryArgs {
     }
 }
 
-/// The words of `pull`.
+/// Pull an image from a registry into the store
 #[derive(Args)]
 pub(crate) struct PullArgs {
     /// [registry/]name[:tag][@sha256:…]
@@ -95,7 +95,7 @@ pub(crate) struct PullArgs {
 }
 
 /// `coracle pull`.
-pub(crate) fn pull_image(args: &PullArgs) -> Outcome {
+pub(crate) fn pull_image(_: &Global, args: &PullArgs) -> Outcome {
     let store = args.store.open()?;
     let shown = if args.quiet { Shown::nothing() } else { Shown::new(args.json) };
     let limits =
@@ -131,7 +131,7 @@ pub(crate) fn fetch(
     pulled.map_err(|e| format!("pull {reference}: {e}"))
 }
 
-/// The words of `images`.
+/// List the images in the store
 #[derive(Args)]
 pub(crate) struct ImagesArgs {
     /// table or json
@@ -176,7 +176,7 @@ fn clean(text: &str) -> String {
     text.escape_debug().to_string()
 }
 
-/// The words of `rmi`.
+/// Remove images from the store, and what only they need
 #[derive(Args)]
 pub(crate) struct RmiArgs {
     /// Names, or the first digits of digests; or, as ./PATH or /PATH, a bundle that unpack made

@@ -7,7 +7,7 @@ use coracle_image::config::{Network, Wishes};
 use coracle_image::front;
 use std::path::PathBuf;
 
-/// The words of `unpack`.
+/// Turn an image (OCI layout, oci-archive, docker-archive) into a bundle
 #[derive(Args)]
 pub(crate) struct UnpackArgs {
     #[command(flatten)]
