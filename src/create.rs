@@ -290,6 +290,7 @@ fn make(
         preserve_fds: request.preserve_fds,
         pidfd_socket: args.pidfd_socket.as_deref(),
         namespaces: image.network.is_some(),
+        at_once: foreground && image.network.is_none() && request.notify.is_none(),
     };
     log::debug(global, || log::reached::CLONE.into());
     let aside = image.output.as_ref().map(crate::image::Aside::put).transpose()?;

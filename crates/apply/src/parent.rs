@@ -41,6 +41,8 @@ pub struct Created {
     /// Init's user and network namespaces, when they were asked for.
     pub namespaces: Option<[OwnedFd; 2]>,
     cgroup: Option<Cgroup>,
+    /// Whether init was told to start already.
+    started: bool,
     poststart: Vec<coracle_plan::steps::Hook>,
 }
 
@@ -60,6 +62,16 @@ pub struct How<'a> {
     pub pidfd_socket: Option<&'a Path>,
     /// Whether the caller wants init's user and network namespaces.
     pub namespaces: bool,
+    /// Whether the caller does nothing between create and start.
+    pub at_once: bool,
+}
+
+impl How<'_> {
+    /// Whether init can be told to start before it is ready: it goes on then without waiting for the runtime to wake up.
+    fn starts_at_once(&self, plan: &Plan) -> bool {
+        let nothing_between = self.at_once && self.pid_file.is_none() && self.pidfd_socket.is_none();
+        nothing_between && plan.hooks.poststart.is_empty() && plan.silent()
+    }
 }
 
 /// The mount that the root file system lies on, where the plan mounts onto it in the runtime's own mount namespace.
@@ -112,6 +124,7 @@ pub fn create(
             master,
             namespaces: making.namespaces,
             cgroup: making.cgroup,
+            started: making.started,
             poststart: plan.hooks.poststart.clone(),
         }),
         Err(failure) => Err(making.undo(plan, &entry, &record, failure)),
@@ -150,6 +163,8 @@ struct Making {
     resctrl: Option<Resctrl>,
     devices: Option<Moved>,
     namespaces: Option<[OwnedFd; 2]>,
+    /// Whether it was told to start already.
+    started: bool,
 }
 
 fn begin(
@@ -213,7 +228,11 @@ fn begin(
         resctrl,
         devices: None,
         namespaces: None,
+        started: how.starts_at_once(plan),
     };
+    if making.started {
+        record.stage = Stage::Created;
+    }
     let noted = making.note(entry, record).and_then(|()| {
         if let Some(group) = making.cgroup.as_ref().filter(|_| plan.cgroup.unit.is_none()) {
             group.restrict(&plan.cgroup, warnings)?;
@@ -280,6 +299,9 @@ impl Making {
         how: &How,
         warnings: &mut Vec<String>,
     ) -> Result<Option<OwnedFd>> {
+        if self.started {
+            self.answer()?;
+        }
         let mut master = None;
         loop {
             match wire::hear(self.wire.as_fd())? {
@@ -308,6 +330,9 @@ impl Making {
                 }
             }
         }
+        if self.started {
+            return Ok(master);
+        }
         child::impose(plan, self.pid)?;
         if let Some(file) = how.pid_file {
             pid_file::write(file, self.pid)?;
@@ -315,6 +340,10 @@ impl Making {
         record.stage = Stage::Created;
         entry.save(record).map_err(|e| Failure::says(e.to_string()))?;
         Ok(master)
+    }
+
+    fn answer(&self) -> Result<()> {
+        socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
     }
 
     fn serve(&mut self, plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
@@ -326,12 +355,12 @@ impl Making {
         } else if let Some(group) = &self.cgroup {
             group.attach(self.pid)?;
         }
-        socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
+        self.answer()
     }
 
     fn move_devices(&mut self, plan: &Plan, namespace: OwnedFd) -> Result<()> {
         self.devices.insert(Moved::into(namespace)?).all(plan.net_devices())?;
-        socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
+        self.answer()
     }
 
     fn map_ids(&self, plan: &Plan, step: usize, tree: &OwnedFd) -> Result<()> {
@@ -339,7 +368,7 @@ impl Making {
             let map = mount.idmap.as_ref().map(|map| idmap::apply(plan, tree.as_fd(), map));
             map.unwrap_or(Ok(())).map_err(|f| at_step(plan, step, f))?;
         }
-        socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
+        self.answer()
     }
 
     fn run_hooks(&self, plan: &Plan, record: &Record) -> Result<()> {
@@ -348,7 +377,7 @@ impl Making {
             &record.state_json("creating", self.pid),
             Some(&record.bundle),
         )?;
-        socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
+        self.answer()
     }
 
     fn died(&self) -> Failure {
@@ -462,7 +491,9 @@ impl Created {
     /// Lets the workload go (after a foreground create); returns when it has begun.
     /// Errors: the failed step; the container is stopped then.
     pub fn start(&self, plan: &Plan) -> Result<()> {
-        socket::send(self.wire.as_fd(), wire::GO).doing(|| "starting the container".into())?;
+        if !self.started {
+            socket::send(self.wire.as_fd(), wire::GO).doing(|| "starting the container".into())?;
+        }
         let (wire, pidfd) = (self.wire.as_fd(), Some(self.pidfd.as_fd()));
         let pid = self.record.pid;
         Starting { wire, pid, pidfd, record: &self.record, status: "created" }.wait(Some(plan))?;

@@ -33,6 +33,20 @@ impl Plan {
         !self.setup.iter().any(|s| matches!(s.act, Act::AwaitCgroup))
     }
 
+    /// Whether the first process asks the runtime for nothing before the start, and the runtime does nothing to it.
+    pub fn silent(&self) -> bool {
+        let asks = |step: &Step| match &step.act {
+            Act::BecomeRoot | Act::AwaitCgroup | Act::CloneAgain(_) | Act::NetDevices(_) => true,
+            Act::Mount(mount) => mount.idmap.is_some(),
+            _ => false,
+        };
+        let hooks = &self.hooks;
+        hooks.create_runtime.is_empty()
+            && hooks.create_container.is_empty()
+            && self.imposed.is_empty()
+            && !self.setup.iter().any(asks)
+    }
+
     /// The network devices that move into the container.
     pub fn net_devices(&self) -> &[NetDevice] {
         let found =

@@ -13,6 +13,7 @@
 mod x86_64 {
     use core::arch::{asm, global_asm};
     use core::ffi::c_char;
+    use core::mem::MaybeUninit;
 
     // The stack as the kernel left it is what both `begin` and the C library's own entry take: System V ABI, AMD64
     // supplement, 3.4.1. rdx is the C library's, too.
@@ -84,7 +85,11 @@ mod x86_64 {
         }
         let access = here | libc::AT_EACCESS as usize;
         // SAFETY: a terminated path, and no pointer else.
-        if unsafe { call(libc::SYS_faccessat2, [exe as usize, empty, libc::W_OK as usize, access, 0]) } == 0 {
+        let writable =
+            unsafe { call(libc::SYS_faccessat2, [exe as usize, empty, libc::W_OK as usize, access, 0]) };
+        // SAFETY: a descriptor of ours.
+        if writable == 0 || writable == -(libc::EROFS as isize) && unsafe { below_mount(exe as usize, empty) }
+        {
             let clone = (libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC) as usize | here;
             // SAFETY: a terminated path, and no pointer else.
             let copy = unsafe { call(libc::SYS_open_tree, [exe as usize, empty, clone, 0, 0]) };
@@ -105,6 +110,24 @@ mod x86_64 {
         }
         // SAFETY: a descriptor of ours.
         unsafe { call(libc::SYS_close, [exe as usize, 0, 0, 0, 0]) };
+    }
+
+    /// Whether the file is known to lie somewhere below its mount: a read-only one, which others can make writable. The copy
+    /// is a mount of its own.
+    ///
+    /// # Safety
+    /// `empty` is the address of an empty terminated string.
+    unsafe fn below_mount(file: usize, empty: usize) -> bool {
+        const MOUNT_ROOT: u64 = libc::STATX_ATTR_MOUNT_ROOT as u64;
+        let mut facts = MaybeUninit::<libc::statx>::uninit();
+        let words = [file, empty, libc::AT_EMPTY_PATH as usize, 0, facts.as_mut_ptr() as usize];
+        // SAFETY: the kernel writes a struct statx there, statx(2), and reads the caller's empty string.
+        let told = unsafe { call(libc::SYS_statx, words) } == 0;
+        let facts = facts.as_ptr();
+        // SAFETY: written by the kernel, if it answered.
+        told && unsafe {
+            (*facts).stx_attributes_mask & MOUNT_ROOT != 0 && (*facts).stx_attributes & MOUNT_ROOT == 0
+        }
     }
 
     /// A syscall without errno, which is thread-local: the kernel's own answer, negative for an error.
