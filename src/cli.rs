@@ -3,7 +3,6 @@
 use crate::{checkpoint, create, events, exec, features, image, inspect, lifecycle, ps, spec, update, usage};
 use clap::{ArgMatches, Args};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// What a command gives: its exit code, or the message that it failed with.
 pub(crate) type Outcome = Result<u8, String>;
@@ -145,15 +144,15 @@ impl Global {
 }
 
 /// Reads the command line; help, version and usage errors end here.
-pub(crate) fn parse() -> Result<(Global, Ready), ExitCode> {
+pub(crate) fn parse() -> Result<(Global, Ready), u8> {
     let (global, command) = usage::parse()?;
     if global.version {
         crate::inspect::print(&version());
-        return Err(ExitCode::SUCCESS);
+        return Err(0);
     }
     let Some(command) = command else {
         crate::log::error(&global, "no command given; see coracle --help");
-        return Err(ExitCode::FAILURE);
+        return Err(1);
     };
     Ok((global, command))
 }

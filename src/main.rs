@@ -1,4 +1,5 @@
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 //! The binary: words in, exit code out. One file a command; no policy and no syscalls here.
 
 mod bundle;
@@ -18,18 +19,20 @@ mod spec;
 mod update;
 mod usage;
 
-use std::process::ExitCode;
+#[cfg(not(test))]
+coracle_sys::program!(run);
 
-fn main() -> ExitCode {
+#[cfg_attr(test, expect(dead_code))]
+fn run() -> u8 {
     let (global, command) = match cli::parse() {
         Ok(read) => read,
         Err(code) => return code,
     };
     match log::check(&global).and_then(|()| command(&global)) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(message) => {
             log::error(&global, &message);
-            ExitCode::FAILURE
+            1
         }
     }
 }

@@ -6,7 +6,6 @@ use crate::{image, log};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, FromArgMatches};
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 /// runc's layout: its name and purpose first.
 const HELP: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args}\n";
@@ -75,7 +74,7 @@ fn from_image(mut words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Reads the command line. Help, and what cannot be read, is printed, and ends the command.
-pub(crate) fn parse() -> Result<(Global, Option<Ready>), ExitCode> {
+pub(crate) fn parse() -> Result<(Global, Option<Ready>), u8> {
     let words = words();
     let commands = commands();
     let asked = words.get(command_at(&words)).and_then(|word| commands.iter().find(|c| *word == c.name));
@@ -94,15 +93,15 @@ fn read(words: &[OsString], commands: &[Command]) -> Result<(Global, Option<Read
     Ok((Global::from_arg_matches(&matches)?, ready))
 }
 
-fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
+fn refuse(error: &clap::Error, words: &[OsString]) -> u8 {
     if !error.use_stderr() {
         let _ = error.print();
-        return ExitCode::SUCCESS;
+        return 0;
     }
     log::error(&readable(words), &format!("{}{}", sentence(error), hint(error, words)));
     match error.kind() {
-        ErrorKind::InvalidSubcommand => ExitCode::from(UNKNOWN_COMMAND),
-        _ => ExitCode::FAILURE,
+        ErrorKind::InvalidSubcommand => UNKNOWN_COMMAND,
+        _ => 1,
     }
 }
 

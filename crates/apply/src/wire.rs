@@ -95,13 +95,14 @@ pub(crate) fn await_go(fd: BorrowedFd) -> Result<()> {
 
 /// The next message of init.
 pub(crate) fn hear(fd: BorrowedFd) -> Result<Said> {
-    let mut buffer = vec![0u8; 16 * 1024];
-    let (n, mut fds) = match socket::recv_fds(fd, &mut buffer) {
-        Err(Errno::ECONNRESET) => (0, Vec::new()),
+    let mut buffer = Vec::with_capacity(16 * 1024);
+    let mut fds = match socket::recv_fds(fd, &mut buffer) {
+        Err(Errno::ECONNRESET) => Vec::new(),
         other => other.doing(|| "hearing from the container's init".into())?,
     };
+    let n = buffer.len();
     let number = |at: usize| i32::from_ne_bytes(buffer[at..at + 4].try_into().unwrap_or_default());
-    Ok(match buffer[..n].first() {
+    Ok(match buffer.first() {
         None => Said::Nothing,
         Some(b'R') => Said::Ready,
         Some(b'A') => Said::Waits,

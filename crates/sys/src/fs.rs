@@ -306,14 +306,19 @@ pub fn read_dir(fd: BorrowedFd) -> Result<Vec<CString>> {
 /// `ssize_t getdents64(int fd, void *dirp, size_t count)`, getdents(2): the next names in an open directory without `.`
 /// and `..`, at most 32 KiB of them; none at its end.
 pub fn some_names(fd: BorrowedFd) -> Result<Vec<CString>> {
-    let (mut names, mut buffer) = (Vec::new(), vec![0u8; 32 * 1024]);
+    // Not cleared: that would bring in eight pages, of which a small directory needs one.
+    let (mut names, mut buffer) = (Vec::new(), Vec::<u8>::with_capacity(32 * 1024));
     while names.is_empty() {
-        // SAFETY: the buffer is writable for the length given.
-        let n = unsafe { syscall!(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) }?;
+        // SAFETY: the buffer is writable for its capacity.
+        let n = unsafe {
+            syscall!(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.capacity())
+        }?;
         if n == 0 {
             break;
         }
-        add_names(&buffer[..n], &mut names).ok_or(Errno::EIO)?;
+        // SAFETY: the kernel has written so many bytes, and no more than fit.
+        unsafe { buffer.set_len(n) };
+        add_names(&buffer, &mut names).ok_or(Errno::EIO)?;
     }
     Ok(names)
 }

@@ -19,7 +19,8 @@ compile_error!("the kernel structures here are laid out for 64-bit Linux");
 
 pub mod bpf;
 pub mod creds;
-mod entry;
+#[doc(hidden)]
+pub mod entry;
 pub mod fs;
 pub mod keyring;
 pub mod limits;

@@ -147,9 +147,10 @@ pub fn send_fd(fd: BorrowedFd, bytes: &[u8], passed: BorrowedFd) -> Result<()> {
 }
 
 /// `ssize_t recvmsg(int sockfd, struct msghdr *msg, int flags)`, recv(2): one message and the descriptors that came with it
-/// (close-on-exec), again after EINTR; 0 bytes when the other side has closed.
+/// (close-on-exec), again after EINTR; no bytes when the other side has closed. The message takes the place of what the
+/// buffer holds; what does not fit into its capacity is lost.
 /// Errors: EMSGSIZE when more than four descriptors came; all of them are closed then, so that none is passed over in silence.
-pub fn recv_fds(fd: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+pub fn recv_fds(fd: BorrowedFd, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>> {
     loop {
         match recv_fds_once(fd, buffer) {
             Err(Errno::EINTR) => continue,
@@ -159,18 +160,21 @@ pub fn recv_fds(fd: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd
 }
 
 /// By recvmsg(2) itself: nix gives an error for a message with too many descriptors and leaves those that came open.
-fn recv_fds_once(fd: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+fn recv_fds_once(fd: BorrowedFd, buffer: &mut Vec<u8>) -> Result<Vec<OwnedFd>> {
+    buffer.clear();
     let mut space = [0u64; CONTROL / 8]; // u64 for the alignment of cmsghdr
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.capacity() };
     // SAFETY: msghdr is integers and pointers, for which all-zero (null) is a value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
     (message.msg_control, message.msg_controllen) = (space.as_mut_ptr().cast(), CONTROL as _);
     // SAFETY: message points at one part and at the control space, each with its length, alive until the end of this function.
     let n = unsafe { syscall!(libc::SYS_recvmsg, fd.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) }?;
+    // SAFETY: the kernel has written so many bytes, and no more than fit.
+    unsafe { buffer.set_len(n) };
     // SAFETY: the kernel has just filled message.
     let fds = unsafe { passed(&message) };
-    if message.msg_flags & libc::MSG_CTRUNC != 0 { Err(Errno::EMSGSIZE) } else { Ok((n, fds)) }
+    if message.msg_flags & libc::MSG_CTRUNC != 0 { Err(Errno::EMSGSIZE) } else { Ok(fds) }
 }
 
 /// Room for a control message of four descriptors: a header of 16 bytes, four numbers of 4. cmsg(3).
@@ -271,8 +275,9 @@ mod tests {
         let client = connect_datagram(&c(&path.join("notify"))).expect("connect");
         let device = null();
         send_fds(client.as_fd(), b"READY=1", &[device.as_fd(), device.as_fd()]).expect("send");
-        let (n, fds) = recv_fds(server.as_fd(), &mut [0; 32]).expect("receive");
-        assert_eq!((n, fds.len()), (7, 2));
+        let mut message = b"what was there before".to_vec();
+        let fds = recv_fds(server.as_fd(), &mut message).expect("receive");
+        assert_eq!((message.as_slice(), fds.len()), (b"READY=1".as_slice(), 2));
         assert_eq!(fs::fstat(fds[1].as_fd()), fs::fstat(device.as_fd()));
         assert_eq!(connect_stream(&c(&path.join("notify"))).err(), Some(Errno::EPROTOTYPE));
         away(path);
@@ -285,13 +290,14 @@ mod tests {
         let (read, write) = crate::poll::pipe().expect("pipe");
         send_fds(a.as_fd(), b"x", &[write.as_fd(); 5]).expect("send");
         drop(write);
-        assert_eq!(recv_fds(b.as_fd(), &mut [0; 8]).err(), Some(Errno::EMSGSIZE));
+        let mut buffer = Vec::with_capacity(8);
+        assert_eq!(recv_fds(b.as_fd(), &mut buffer).err(), Some(Errno::EMSGSIZE));
         let hung_up = crate::poll::poll(&[(read.as_fd(), libc::POLLIN)], 0).expect("poll");
         assert_eq!(hung_up, [libc::POLLHUP], "a copy of the writing end is still open");
         let device = null();
         send_fd(a.as_fd(), b"x", device.as_fd()).expect("send");
-        assert_eq!(recv_fds(b.as_fd(), &mut [0; 8]).expect("receive").1.len(), 1);
+        assert_eq!(recv_fds(b.as_fd(), &mut buffer).expect("receive").len(), 1);
         send_fds(a.as_fd(), b"x", &[]).expect("send");
-        assert_eq!(recv_fds(b.as_fd(), &mut [0; 8]).expect("receive").1.len(), 0);
+        assert_eq!(recv_fds(b.as_fd(), &mut buffer).expect("receive").len(), 0);
     }
 }

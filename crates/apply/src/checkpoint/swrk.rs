@@ -94,15 +94,16 @@ impl Criu {
     ) -> Result<Vec<u8>> {
         let doing = || "talking to criu".to_owned();
         socket::send(self.socket.as_fd(), request.number(1, kind).done()).doing(doing)?;
-        let mut buffer = vec![0u8; 1 << 16];
+        let mut buffer = Vec::with_capacity(1 << 16);
         loop {
-            let (n, mut passed) = match socket::recv_fds(self.socket.as_fd(), &mut buffer) {
-                Ok((0, _)) | Err(Errno::ECONNRESET) => {
-                    return Err(Failure::says("criu ended without a word"));
-                }
+            let mut passed = match socket::recv_fds(self.socket.as_fd(), &mut buffer) {
+                Err(Errno::ECONNRESET) => Vec::new(),
                 other => other.doing(doing)?,
             };
-            let response = Fields::of(&buffer[..n]);
+            if buffer.is_empty() {
+                return Err(Failure::says("criu ended without a word"));
+            }
+            let response = Fields::of(&buffer);
             if response.number(2) != Some(1) {
                 let errno = response.number(7).filter(|n| *n != 0).map(|n| Errno::from_raw(n as i32));
                 let message = response.text(9).unwrap_or_default();
@@ -110,7 +111,7 @@ impl Criu {
                 return Err(Failure { errno, ..Failure::says(says) });
             }
             if response.number(1) != Some(kind::NOTIFY) {
-                return Ok(buffer[..n].to_vec());
+                return Ok(buffer);
             }
             let notify = response.message(5).unwrap_or(Fields::of(&[]));
             let script = notify.text(1).unwrap_or_default();
