@@ -300,7 +300,8 @@ impl Making {
         warnings: &mut Vec<String>,
     ) -> Result<Option<OwnedFd>> {
         if self.started {
-            self.answer()?;
+            // Of one that has failed already, the reason comes next.
+            let _ = self.answer();
         }
         let mut master = None;
         loop {

@@ -96,7 +96,12 @@ pub(crate) fn await_go(fd: BorrowedFd) -> Result<()> {
 /// The next message of init.
 pub(crate) fn hear(fd: BorrowedFd) -> Result<Said> {
     let mut buffer = Vec::with_capacity(16 * 1024);
-    let mut fds = match socket::recv_fds(fd, &mut buffer) {
+    let mut heard = socket::recv_fds(fd, &mut buffer);
+    if matches!(heard, Err(Errno::ECONNRESET)) {
+        // It ended before it read an answer; that is told once, before what it said itself.
+        heard = socket::recv_fds(fd, &mut buffer);
+    }
+    let mut fds = match heard {
         Err(Errno::ECONNRESET) => Vec::new(),
         other => other.doing(|| "hearing from the container's init".into())?,
     };
