@@ -93,13 +93,20 @@ fn the_copy_is_begun_before_the_c_library(ctx: &Ctx) -> Result {
     }
     let (copy, calls) = (ctx.dir.join("runtime"), ctx.dir.join("calls"));
     fs::copy(&ctx.runtime, &copy)?;
-    let mut command = Command::new("/usr/bin/strace");
-    command.args(["-qqq", "-o", path(&calls)]).arg(&copy).args(["create", "--help"]).stdin(Stdio::null());
-    ctx.finish(command)?.succeeded("create --help")?;
-    let text = fs::read_to_string(&calls)?;
-    let names: Vec<&str> = text.lines().filter_map(|line| line.split('(').next()).take(6).collect();
-    let wanted = ["execve", "openat", "faccessat2", "open_tree", "mount_setattr", "execveat"];
-    check_eq!(names, wanted, "what the program does first");
+    // The second as on a read-only mount, which others can make writable.
+    let read_only = ["-e", "inject=faccessat2:error=EROFS:when=1"];
+    for (how, seen) in [(&[][..], &["faccessat2"][..]), (&read_only[..], &["faccessat2", "statx"][..])] {
+        let mut command = Command::new("/usr/bin/strace");
+        command.args(["-qqq", "-o", path(&calls)]).args(how).arg(&copy).args(["create", "--help"]);
+        command.stdin(Stdio::null());
+        ctx.finish(command)?.succeeded("create --help")?;
+        let text = fs::read_to_string(&calls)?;
+        let wanted = [&["execve", "openat"], seen, &["open_tree", "mount_setattr", "execveat"]].concat();
+        let names: Vec<&str> =
+            text.lines().filter_map(|line| line.split('(').next()).take(wanted.len()).collect();
+        check_eq!(names, wanted, "what the program does first");
+        check_eq!(text.matches("execveat(").count(), 1, "how often it begins again");
+    }
     Ok(())
 }
 
