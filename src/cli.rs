@@ -10,13 +10,15 @@ pub(crate) type Outcome = Result<u8, String>;
 /// A command with its words read, ready to run.
 pub(crate) type Ready = Box<dyn FnOnce(&Global) -> Outcome>;
 
+type Read = Box<dyn Fn(&ArgMatches) -> Result<Ready, clap::Error>>;
+
 /// A command of the command line.
 pub(crate) struct Command {
     pub(crate) name: &'static str,
     /// Adds the words that it takes, and its line in the help.
     pub(crate) takes: fn(clap::Command) -> clap::Command,
     /// Reads its own words. Errors: what clap cannot read.
-    pub(crate) read: Box<dyn Fn(&ArgMatches) -> Result<Ready, clap::Error>>,
+    pub(crate) read: Read,
 }
 
 /// All commands, in the order of the help. What each takes is built when it is asked for: for all of them together that is
