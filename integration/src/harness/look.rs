@@ -135,6 +135,14 @@ pub(crate) fn cgroup_file(pid: u32, controller: &str, file: &str) -> Result<Stri
     Ok(fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?.trim().to_owned())
 }
 
+/// Major and minor number of the machine's first disk, as `8:0`.
+pub(crate) fn disk() -> Result<String> {
+    let disks = fs::read_dir("/sys/block")?.flatten();
+    let mut devices = disks.filter(|disk| disk.path().join("device").exists());
+    let disk = devices.next().ok_or("the machine has no disk")?;
+    Ok(fs::read_to_string(disk.path().join("dev"))?.trim().to_owned())
+}
+
 /// The cgroups with the word in their name that stand where the default bundle asks for them.
 pub(crate) fn test_cgroups(word: &str) -> Vec<PathBuf> {
     let top = Path::new("/sys/fs/cgroup");

@@ -36,6 +36,7 @@ tests! {
     a_group_without_a_cgroup_file_system_is_refused;
     a_group_in_use_is_refused_and_left_alone known "crun": "shares it";
     sub_cgroups_are_removed_with_it [Need::CgroupV2];
+    a_group_that_gave_controllers_is_taken [Need::CgroupV2] known "runc": "it is busy" known "crun": "it is busy";
     kill_reaches_forks_of_forks;
     a_huge_page_limit_is_set [Need::CgroupV2, Need::Controller("hugetlb"), Need::Controller("memory")];
     io_limits_are_set [Need::CgroupV2, Need::Controller("io")];
@@ -275,6 +276,20 @@ fn sub_cgroups_are_removed_with_it(ctx: &Ctx) -> Result {
     Ok(())
 }
 
+/// As another container leaves the group above its own: cgroup-v2.rst, No Internal Process Constraint.
+fn a_group_that_gave_controllers_is_taken(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    let name = bundle.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default().to_owned();
+    let mut below = ctx.waiting()?;
+    below.set("/linux/cgroupsPath", json!(format!("{name}/below")));
+    let other = ctx.create(&below)?;
+    let message = ctx.refused(&bundle, &[])?.stderr();
+    check!(message.contains(&name), "the message does not name the group: {message}");
+    other.stop()?;
+    other.delete()?;
+    ctx.started(&bundle).map(drop)
+}
+
 /// A limit is in force or an error, and the device rules of every engine's configuration are limits.
 fn a_group_without_a_cgroup_file_system_is_refused(ctx: &Ctx) -> Result {
     // The test is a process of its own, and its mounts end with it.
@@ -348,12 +363,8 @@ fn a_huge_page_limit_is_set(ctx: &Ctx) -> Result {
     Ok(())
 }
 
-/// On the first disk of the machine.
 fn io_limits_are_set(ctx: &Ctx) -> Result {
-    let disks = fs::read_dir("/sys/block")?.flatten();
-    let mut devices = disks.filter(|disk| disk.path().join("device").exists());
-    let disk = devices.next().ok_or("the machine has no disk")?;
-    let device = fs::read_to_string(disk.path().join("dev"))?.trim().to_owned();
+    let device = look::disk()?;
     let (major, minor) = device.split_once(':').ok_or("a device number")?;
     let (major, minor): (u64, u64) = (major.parse()?, minor.parse()?);
     let rate = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);

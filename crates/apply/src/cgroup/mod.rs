@@ -139,7 +139,8 @@ impl Cgroup {
                 .map_err(|e| Failure::errno(format!("{UNABLE}: making {dir}"), e))
                 .map_err(|f| f.at("linux.cgroupsPath"))?;
             if there {
-                return self.fit();
+                self.fit()?;
+                return if self.v2 { v2::withdraw(dir) } else { Ok(()) };
             }
             made.push(dir);
             Ok(())

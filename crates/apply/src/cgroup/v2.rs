@@ -26,6 +26,25 @@ pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
     Ok(false)
 }
 
+/// A group that gives controllers to groups below it takes no process (cgroup-v2.rst, No Internal Process Constraint): one that
+/// was there, and has none below it any more, stops giving them. Errors: it has some.
+pub(super) fn withdraw(dir: &str) -> Result<()> {
+    let given = read(dir, "cgroup.subtree_control").unwrap_or_default();
+    if given.is_empty() {
+        return Ok(());
+    }
+    // A directory has a link of its own, one in its parent, and one in each below it.
+    let alone = fs::fstatat(fs::cwd(), &c(dir), 0).is_ok_and(|s| s.nlink == 2);
+    let back: Vec<String> = given.split(' ').map(|controller| format!("-{controller}")).collect();
+    let done = if alone { write(dir, "cgroup.subtree_control", &back.join(" ")) } else { Err(Errno::EBUSY) };
+    let what = || {
+        format!(
+            "container's cgroup {dir} gives controllers ({given}) to groups below it, and so takes no process; remove those, or choose another cgroupsPath"
+        )
+    };
+    done.doing(what).map_err(|f| f.at("linux.cgroupsPath"))
+}
+
 /// Turns on controllers on the way, and hands the group to its owner.
 pub(super) fn hand_over(plan: &Plan, dir: &str) -> Result<()> {
     enable(dir);
