@@ -31,6 +31,11 @@ const RESOURCES: [(&str, u32); 16] = [
     ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
 ];
 
+/// A limit by its name.
+pub(crate) fn resource(number: u32) -> &'static str {
+    RESOURCES.iter().find(|(_, n)| *n == number).map_or("an unknown resource", |(name, _)| *name)
+}
+
 pub(crate) fn rlimits(process: &Process, found: &mut Findings) -> Vec<Step> {
     let mut out: Vec<Step> = Vec::new();
     let mut seen = Vec::new();

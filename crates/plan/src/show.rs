@@ -1,5 +1,6 @@
 //! A plan as text, for `coracle plan` and for tests: one line a step, with the place in config.json that asked for it.
 
+use crate::limits;
 use crate::steps::{
     Act, IdMapped, IdSource, Listener, Mount, MountKind, NetDevice, Node, Parameter, Plan, Step,
 };
@@ -224,7 +225,9 @@ pub fn act(step: &Step) -> String {
         Act::Mask(path, _) => format!("hide {}", text(path)),
         Act::Hostname(name) => format!("set the host name {:?}", String::from_utf8_lossy(name)),
         Act::Domainname(name) => format!("set the domain name {:?}", String::from_utf8_lossy(name)),
-        Act::Rlimit(resource, soft, hard) => format!("limit resource {resource} to {soft}, at most {hard}"),
+        Act::Rlimit(number, soft, hard) => {
+            format!("limit {} to {soft}, at most {hard}", limits::resource(*number))
+        }
         Act::Umask(mask) => format!("set the umask {mask:04o}"),
         Act::Bounding(keep, _) => format!("bound capabilities to: {}", capabilities(*keep)),
         Act::Ids(uid, gid, groups) => {
