@@ -74,12 +74,8 @@ pub(crate) struct StateArgs {
 /// `coracle state`.
 pub(crate) fn state(global: &Global, args: &StateArgs) -> Outcome {
     let entry = settled(global, &args.id)?;
-    let record = match entry.record() {
-        Ok(record) => record,
-        // Reserved, and nothing more: being created, or left by a create that died at once.
-        Err(_) if entry.read("record.json") == Err(Errno::ENOENT) => unwritten(&entry),
-        Err(e) => return Err(e.to_string()),
-    };
+    // Without one it is reserved, and nothing more: being created, or left by a create that died at once.
+    let record = entry.written().map_err(|e| e.to_string())?.unwrap_or_else(|| unwritten(&entry));
     let state = describe(&entry, record)?;
     answer(&serde_json::to_string_pretty(&state).map_err(|e| e.to_string())?).map(|()| 0)
 }

@@ -5,10 +5,11 @@ use clap::Args;
 use coracle_apply::failure::Failure;
 use coracle_apply::{lifecycle, notify};
 use coracle_image::config::STOP_SIGNAL;
+use coracle_plan::oci::Spec;
 use coracle_plan::steps::Hooks;
 use coracle_state::{Entry, Error};
 use coracle_sys::libc::POLLIN;
-use coracle_sys::{Errno, poll};
+use coracle_sys::poll;
 use std::os::fd::AsFd;
 
 /// Finds a container.
@@ -18,21 +19,20 @@ pub(crate) fn entry(global: &Global, id: &str) -> Result<Entry, String> {
 
 /// The configuration that the container was created from; `None` when create did not come to keep it.
 /// Errors: it cannot be read, or is none.
-fn spec(entry: &Entry) -> Result<Option<coracle_plan::oci::Spec>, String> {
-    let failed = |why: String| format!("reading {:?}: {why}", entry.path.join("config.json"));
-    match entry.read("config.json") {
-        Ok(bytes) => coracle_plan::config::parse(&bytes)
-            .map(|(spec, _)| Some(spec))
-            .map_err(|refusal| failed(refusal.to_string())),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(e) => Err(failed(e.desc().to_lowercase())),
-    }
+fn spec(entry: &Entry) -> Result<Option<Spec>, String> {
+    let bytes = entry.find("config.json").map_err(|e| e.to_string())?;
+    let parsed = bytes.map(|bytes| coracle_plan::config::parse(&bytes)).transpose();
+    let parsed = parsed.map_err(|e| format!("reading {:?}: {e}", entry.path.join("config.json")))?;
+    Ok(parsed.map(|(spec, _)| spec))
 }
 
-/// Its hooks.
+fn hooks_of(spec: Option<&Spec>) -> Hooks {
+    spec.map(coracle_plan::hooks_of).unwrap_or_default()
+}
+
+/// The hooks of that configuration.
 pub(crate) fn hooks(entry: &Entry) -> Result<Hooks, Failure> {
-    let spec = spec(entry).map_err(Failure::says)?;
-    Ok(spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default())
+    spec(entry).map(|spec| hooks_of(spec.as_ref())).map_err(Failure::says)
 }
 
 /// Start a created container's program
@@ -46,7 +46,7 @@ pub(crate) fn start(global: &Global, args: &StartArgs) -> Outcome {
     let entry = entry(global, &args.id)?;
     let spec = spec(&entry)?;
     spec.as_ref().map_or(Ok(()), coracle_plan::startable).map_err(|r| format!("config.json: {r}"))?;
-    let hooks = spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default();
+    let hooks = hooks_of(spec.as_ref());
     let service = crate::create::notify_socket();
     let listening = service.as_ref().and_then(|_| notify::listen(&entry).transpose()).transpose();
     let listening = listening.map_err(|f| f.to_string())?;
@@ -192,7 +192,7 @@ pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<(), 
     let hooks = |entry: &Entry| {
         let spec = spec(entry).map_err(Failure::says)?;
         place.set(spec.as_ref().and_then(crate::image::place));
-        Ok(spec.as_ref().map(coracle_plan::hooks_of).unwrap_or_default())
+        Ok(hooks_of(spec.as_ref()))
     };
     let deleted = lifecycle::delete(entry, force, &hooks);
     let made = place.take().map_or(Ok(()), |place| crate::image::forget(&place));

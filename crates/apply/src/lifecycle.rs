@@ -126,12 +126,12 @@ fn send(record: &Record, init: &Init, signal: i32) -> Result<()> {
 /// Removes a container. Without `force` it must not be running, and its hooks must be known.
 pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Result<Hooks>) -> Result<()> {
     let _lock = locked(entry)?;
-    let record = match entry.record() {
-        Ok(record) => record,
-        // Without a record nothing else was done yet, or somebody damaged it: there is nothing to find the rest by.
-        Err(Error::Damaged(..)) if force || entry.read("record.json") == Err(Errno::ENOENT) => {
-            return entry.remove().map_err(says);
-        }
+    let record = match entry.written() {
+        Ok(Some(record)) => record,
+        // Nothing else was done yet.
+        Ok(None) => return entry.remove().map_err(says),
+        // There is nothing to find the rest by.
+        Err(Error::Damaged(..)) if force => return entry.remove().map_err(says),
         Err(e) => return Err(says(e)),
     };
     let (status, _) = status(entry, &record)?;
@@ -155,10 +155,7 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Result<Hooks
     if let Some(group) = cgroup(&record) {
         group.remove()?;
     }
-    detach(&record)?;
-    if let Some(groups) = &record.rdt {
-        Resctrl::open()?.remove(groups)?;
-    }
+    release(&record)?;
     // runtime.md, Lifecycle: a failed poststop hook is a warning, and the rest goes on.
     let hooked = match hooks(entry) {
         Ok(hooks) => hooks::poststop(&hooks.poststop, &record),
@@ -167,6 +164,12 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Result<Hooks
     };
     entry.remove().map_err(says)?;
     hooked
+}
+
+/// Gives back what else there is of a container: mounts in the runtime's own mount namespace, classes of Intel RDT.
+pub(crate) fn release(record: &Record) -> Result<()> {
+    detach(record)?;
+    record.rdt.as_ref().map_or(Ok(()), |groups| Resctrl::open()?.remove(groups))
 }
 
 /// Takes the container's mounts off the runtime's own mount namespace, where it has none of its own.
@@ -195,12 +198,9 @@ pub fn pause(entry: &Entry, on: bool) -> Result<()> {
 /// Errors: they cannot be read. What an update adds to others than those in force would take some of these away.
 fn limits(entry: &Entry) -> Result<serde_json::Value> {
     let json = |file: &str| -> Result<Option<serde_json::Value>> {
-        let failed = |why: String| Failure::says(format!("reading {:?}: {why}", entry.path.join(file)));
-        match entry.read(file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| failed(e.to_string())),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(e) => Err(failed(e.desc().to_lowercase())),
-        }
+        let bytes = entry.find(file).map_err(says)?;
+        let value = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        value.map_err(|e| Failure::says(format!("reading {:?}: {e}", entry.path.join(file))))
     };
     if let Some(last) = json("limits.json")? {
         return Ok(last);

@@ -512,10 +512,7 @@ impl Created {
         if let Some(group) = &self.cgroup {
             group.remove()?;
         }
-        lifecycle::detach(&self.record)?;
-        if let Some(groups) = &self.record.rdt {
-            Resctrl::open()?.remove(groups)?;
-        }
+        lifecycle::release(&self.record)?;
         let hooked = hooks::poststop(poststop, &self.record);
         self.entry.remove().map_err(|e| Failure::says(e.to_string()))?;
         hooked

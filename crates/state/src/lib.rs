@@ -350,14 +350,25 @@ impl Entry {
         }
     }
 
-    /// The record. Errors: there is none, or none that can be understood (`Damaged`); the kernel refused.
+    /// Reads a file of the directory that may not be there. Errors: the kernel refused, which says nothing of that.
+    pub fn find(&self, file: &str) -> Result<Option<Vec<u8>>> {
+        match self.read(file) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(e) => Err(Error::Io("reading", self.path.join(file), e)),
+        }
+    }
+
+    /// The record; `None` where create has not come to write one.
+    /// Errors: it cannot be understood (`Damaged`); the kernel refused.
+    pub fn written(&self) -> Result<Option<Record>> {
+        let Some(bytes) = self.find("record.json")? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::Damaged(self.id.clone(), e.to_string()))
+    }
+
+    /// The record. Errors: as those of `written`; there is none (`Damaged`).
     pub fn record(&self) -> Result<Record> {
-        let damaged = |why: String| Error::Damaged(self.id.clone(), why);
-        let bytes = self.read("record.json").map_err(|e| match e {
-            Errno::ENOENT => damaged("it has no record.json".into()),
-            e => Error::Io("reading", self.path.join("record.json"), e),
-        })?;
-        serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))
+        self.written()?.ok_or_else(|| Error::Damaged(self.id.clone(), "it has no record.json".into()))
     }
 
     /// Writes the record.
