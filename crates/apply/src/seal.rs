@@ -5,7 +5,7 @@
 //! or name /proc/self/exe as its program. So create, run and exec begin again from a detached read-only mount of the file
 //! (no copy, no trace in any mount table; the mount belongs to no namespace, so nobody can make it writable), or, where
 //! that needs a right that the caller lacks, from a sealed memfd. When the kernel says that this process could not write
-//! to the file anyway (it is on a read-only mount, or belongs to somebody whom the container cannot become), neither is needed.
+//! to the file anyway (it is such a copy already, or belongs to somebody whom the container cannot become), neither is needed.
 //! Most often that was done already when this is reached, before the C library began: `entry` in the sys crate.
 
 use crate::failure::{Doing, Result};

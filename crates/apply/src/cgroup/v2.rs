@@ -1,6 +1,6 @@
 //! cgroup v2: the kernel's admin-guide/cgroup-v2.rst.
 
-use super::{c, read, write};
+use super::{c, read, told, write};
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
 use coracle_plan::steps::Cgroup as Plan;
@@ -29,7 +29,7 @@ pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
 /// A group that gives controllers to groups below it takes no process (cgroup-v2.rst, No Internal Process Constraint): one that
 /// was there, and has none below it any more, stops giving them. Errors: it has some.
 pub(super) fn withdraw(dir: &str) -> Result<()> {
-    let given = read(dir, "cgroup.subtree_control").unwrap_or_default();
+    let given = told(dir, "cgroup.subtree_control")?.unwrap_or_default();
     if given.is_empty() {
         return Ok(());
     }
