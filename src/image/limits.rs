@@ -84,34 +84,17 @@ fn swap(text: &str) -> Result<i64, String> {
     }
 }
 
-/// The names of getrlimit(2), without their RLIMIT_.
-const NAMES: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
 /// `nofile=1024:2048` as an entry of `process.rlimits`.
 fn ulimit(text: &str) -> Result<Value, String> {
     let bad = || format!("{text:?} is no limit; write NAME=SOFT[:HARD], as nofile=1024:2048");
     let (name, values) = text.split_once('=').ok_or_else(bad)?;
     let name = name.to_ascii_lowercase();
     let name = name.strip_prefix("rlimit_").unwrap_or(&name);
-    if !NAMES.contains(&name) {
-        return Err(format!("there is no limit {name:?}; the names are {}", NAMES.join(", ")));
+    let kind = format!("RLIMIT_{}", name.to_ascii_uppercase());
+    if !coracle_plan::rlimit_names().any(|known| known == kind) {
+        let mut names: Vec<String> = coracle_plan::rlimit_names().map(|n| n[7..].to_lowercase()).collect();
+        names.sort_unstable();
+        return Err(format!("there is no limit {name:?}; the names are {}", names.join(", ")));
     }
     let number = |text: &str| match text {
         "-1" | "unlimited" => Ok(u64::MAX),
@@ -122,7 +105,7 @@ fn ulimit(text: &str) -> Result<Value, String> {
     if soft > hard {
         return Err(format!("{text:?}: the soft limit is more than the hard one"));
     }
-    Ok(json!({"type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": soft, "hard": hard}))
+    Ok(json!({"type": kind, "soft": soft, "hard": hard}))
 }
 
 #[cfg(test)]

@@ -31,7 +31,12 @@ const RESOURCES: [(&str, u32); 16] = [
     ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
 ];
 
-/// A limit by its name.
+/// The names of all limits.
+pub fn rlimit_names() -> impl Iterator<Item = &'static str> {
+    RESOURCES.iter().map(|(name, _)| *name)
+}
+
+/// A limit's name by its number.
 pub(crate) fn resource(number: u32) -> &'static str {
     RESOURCES.iter().find(|(_, n)| *n == number).map_or("an unknown resource", |(name, _)| *name)
 }
