@@ -1,7 +1,7 @@
 //! checkpoint and restore, with criu(8).
 
 use crate::cli::{Global, Outcome};
-use crate::create::CreateArgs;
+use crate::create::RunArgs;
 use crate::lifecycle::{entry, hooks};
 use crate::log;
 use clap::Args;
@@ -86,13 +86,7 @@ pub(crate) struct RestoreArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    create: CreateArgs,
-    /// Return when it runs
-    #[arg(short, long)]
-    detach: bool,
-    /// Keep the container after its end
-    #[arg(long)]
-    keep: bool,
+    run: RunArgs,
     /// LSM profile of its processes: TYPE:NAME
     #[arg(long, value_name = "TYPE:NAME")]
     lsm_profile: Option<String>,
@@ -183,13 +177,13 @@ pub(crate) fn checkpoint(global: &Global, args: &CheckpointArgs) -> Outcome {
 
 /// `coracle restore`.
 pub(crate) fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
-    let signals = if args.detach {
+    let signals = if args.run.detach {
         None
     } else {
         let all = signal::block_all().and_then(|_| signal::signalfd());
         Some(all.map_err(|e| format!("blocking signals: {e}"))?)
     };
-    let prepared = crate::create::prepare(global, &args.create, args.detach, &Default::default())?;
+    let prepared = crate::create::prepare(global, &args.run.create, args.run.detach, &Default::default())?;
     let options = Options {
         lsm_profile: args.lsm_profile.clone(),
         lsm_mount_context: args.lsm_mount_context.clone(),
@@ -199,7 +193,7 @@ pub(crate) fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     let how = RestoreHow {
         root: &global.state_root(),
         config: &prepared.bundle.bytes,
-        pid_file: args.create.pid_file.as_deref(),
+        pid_file: args.run.create.pid_file.as_deref(),
         options: &options,
     };
     let mut warnings = prepared.warnings();
@@ -211,7 +205,7 @@ pub(crate) fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     let Some(signals) = signals else { return Ok(0) };
     let workload = Workload { pidfd: &restored.pidfd, pid: restored.pid, master: restored.master.as_ref() };
     let status = relay::wait(&workload, &signals).map_err(|f| f.to_string())?;
-    if !args.keep {
+    if !args.run.keep {
         lifecycle::delete(&restored.entry, true, &hooks).map_err(|f| f.to_string())?;
     }
     Ok(status.code() as u8)

@@ -78,13 +78,13 @@ pub(crate) const UNRUNNABLE: u8 = 126;
 #[derive(Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    create: CreateArgs,
+    pub(crate) create: CreateArgs,
     /// Return when it has started
     #[arg(short, long)]
-    detach: bool,
+    pub(crate) detach: bool,
     /// Keep the container after its end
     #[arg(long)]
-    keep: bool,
+    pub(crate) keep: bool,
 }
 
 /// `coracle run`.
