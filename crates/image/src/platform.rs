@@ -158,6 +158,23 @@ mod tests {
         }
     }
 
+    /// Told by the kernel's names of the features, of which each level brings some: proc_cpuinfo(5).
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_hosts_variant_is_the_processors() {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        let flags = text.lines().find(|line| line.starts_with("flags")).unwrap();
+        let has = |names: &str| names.split(' ').all(|n| flags.split_whitespace().any(|flag| flag == n));
+        let levels = [
+            "cx16 popcnt pni ssse3 sse4_1 sse4_2",
+            "avx avx2 bmi1 bmi2 f16c fma abm movbe",
+            "avx512f avx512bw avx512cd avx512dq avx512vl",
+        ];
+        let level = 1 + levels.iter().take_while(|names| has(names)).count();
+        let wanted = if level == 1 { String::new() } else { format!("v{level}") };
+        assert_eq!(Platform::host().variant, wanted);
+    }
+
     /// An image for any machine of the architecture runs on this one.
     #[test]
     fn the_host_takes_the_usual_variant() {

@@ -15,6 +15,7 @@ use crate::harness::{
 
 tests! {
     hooks_run_in_their_order_and_at_their_points known "runc": "1.1 runs poststart at the end of create";
+    run_waits_for_each_hook_before_it_goes_on;
     each_hook_gets_the_state_on_standard_input
         known "runc": "1.1 runs poststart at the end of create"
         known "crun": "tells hooks in the container of a process 0";
@@ -220,6 +221,24 @@ fn a_failing_poststart_hook_destroys_the_container(ctx: &Ctx) -> Result {
     check_eq!(container.wait()?, 137, "the end of init");
     check!(ctx.call(&["state", &container.id])?.code != 0, "the container is still there");
     check!(file.exists(), "poststop did not run");
+    Ok(())
+}
+
+/// Between create and start nobody waits in a run: the slow hooks of the one do, all the same.
+fn run_waits_for_each_hook_before_it_goes_on(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    let log = log(ctx, &mut bundle);
+    let file = path(&log).to_owned();
+    bundle.shell(&format!("echo workload >> {file}"));
+    for kind in ["prestart", "createRuntime"] {
+        hook(&mut bundle, kind, &format!("sleep 0.2; echo {kind} >> {file}"));
+    }
+    for kind in ["createContainer", "startContainer"] {
+        hook(&mut bundle, kind, &format!("echo {kind} >> {file}"));
+    }
+    ctx.run(&bundle)?.succeeded("run")?;
+    let lines = fs::read_to_string(&log)?;
+    check_eq!(lines, "prestart\ncreateRuntime\ncreateContainer\nstartContainer\nworkload\n", "the order");
     Ok(())
 }
 

@@ -172,10 +172,8 @@ fn seen(ctx: &Ctx, runtime: &Path, row: &Row, way: Way) -> Result<Vec<(String, S
         let mut command = Command::new(runtime);
         // A state root of its own: whatever a peer keeps there is not to be looked at.
         command.arg("--root").arg(ctx.dir.join("rows")).args(way.scope.then_some("--systemd-cgroup"));
-        ctx.finish({
-            command.args(words).stdin(Stdio::null());
-            command
-        })
+        command.args(words).stdin(Stdio::null());
+        ctx.finish(command)
     };
     let new = ctx.dir.join("new.json");
     fs::write(&new, row.resources.to_string())?;
@@ -320,13 +318,8 @@ fn peers_write_the_same(ctx: &Ctx) -> Result {
             }
         }
         for ((name, value), [runc, crun]) in cells {
-            let cell = |all: Vec<String>| if all.is_empty() { "same".to_owned() } else { all.join("; ") };
-            lines.push(format!(
-                "| `{}` | {name} | {value} | {} | {} |",
-                row.resources,
-                cell(runc),
-                cell(crun)
-            ));
+            let (runc, crun) = (runc.join("; "), crun.join("; "));
+            lines.push(format!("| `{}` | {name} | {value} | {runc} | {crun} |", row.resources));
         }
     }
     if let Some(file) = report {

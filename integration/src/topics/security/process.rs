@@ -18,6 +18,8 @@ tests! {
     init_holds_no_directory_of_the_host_while_it_waits
         known "runc": "has a procfs of its own open" known "crun": "closes its caller's at the exec only";
     a_process_with_inits_old_pid_is_left_alone [Need::File("/proc/sys/kernel/ns_last_pid")];
+    a_closed_stream_is_no_file_of_the_runtime known "runc": "hands over /sys/fs/cgroup" known "crun": "refuses";
+    a_reader_that_went_away_is_no_signal [Need::Runtime("coracle")];
 }
 
 /// The runtime, called by somebody who leaks directories of the host on 3 and 9, and a file on 4. One digit: sh knows no more.
@@ -155,6 +157,36 @@ fn init_holds_no_directory_of_the_host_while_it_waits(ctx: &Ctx) -> Result {
         check!(!is_directory, "init has the directory {} open", what.display());
         check!(what.to_str() != Some("/etc/passwd"), "init has its caller's file open");
     }
+    Ok(())
+}
+
+/// What is opened while a standard stream is closed takes its number: a file of the host would be the container's stream.
+fn a_closed_stream_is_no_file_of_the_runtime(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let pid_file = ctx.dir.join("pid");
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec timeout 20 \"$@\" <&- >&- 2>&-", "sh"]).arg(&ctx.runtime);
+    command.arg("--root").arg(ctx.state_root()).args(["create", "--bundle", path(&bundle.dir)]);
+    command.args(["--pid-file", path(&pid_file), &container.id]);
+    ctx.finish(command)?.succeeded("create")?;
+    let pid = fs::read_to_string(&pid_file)?;
+    for stream in 0..3 {
+        let what = fs::read_link(format!("/proc/{pid}/fd/{stream}"))?;
+        check_eq!(what.to_str(), Some("/dev/null"), "descriptor {stream}");
+    }
+    Ok(())
+}
+
+/// An answer that nobody reads is given all the same; who asked hears so by the exit code.
+fn a_reader_that_went_away_is_no_signal(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let (answer, reader) = std::os::unix::net::UnixStream::pair()?;
+    drop(reader);
+    let mut command = ctx.command(&["state", &container.id]);
+    let status = command.stdout(std::os::fd::OwnedFd::from(answer)).status()?;
+    check_eq!(status.code(), Some(0), "the end of state: {status}");
     Ok(())
 }
 
