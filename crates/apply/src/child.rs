@@ -589,7 +589,7 @@ fn oom_score(whose: &str, score: i32) -> Result<()> {
 fn limit_resource(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     limits::prlimit(pid, resource, soft, hard).map_err(|e| {
         let hint = if e == Errno::EPERM { " (raising a hard limit needs CAP_SYS_RESOURCE)" } else { "" };
-        Failure::errno(format!("limiting resource {resource} to {soft}:{hard}{hint}"), e)
+        Failure::errno(format!("limiting {} to {soft}:{hard}{hint}", coracle_plan::rlimit_name(resource)), e)
     })
 }
 

@@ -27,7 +27,7 @@ pub mod steps;
 pub use cgroup::update;
 pub use creds::capability_names;
 pub use hooks::hooks_of;
-pub use limits::{memory_policy_features, rlimit_names};
+pub use limits::{memory_policy_features, rlimit_name, rlimit_names};
 pub use mounts::{known_options, namespace_kinds};
 pub use oci_spec::runtime as oci;
 pub use order::{exec, plan};

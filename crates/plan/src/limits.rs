@@ -37,7 +37,7 @@ pub fn rlimit_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// A limit's name by its number.
-pub(crate) fn resource(number: u32) -> &'static str {
+pub fn rlimit_name(number: u32) -> &'static str {
     RESOURCES.iter().find(|(_, n)| *n == number).map_or("an unknown resource", |(name, _)| *name)
 }
 

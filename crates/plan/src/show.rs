@@ -226,7 +226,7 @@ pub fn act(step: &Step) -> String {
         Act::Hostname(name) => format!("set the host name {:?}", String::from_utf8_lossy(name)),
         Act::Domainname(name) => format!("set the domain name {:?}", String::from_utf8_lossy(name)),
         Act::Rlimit(number, soft, hard) => {
-            format!("limit {} to {soft}, at most {hard}", limits::resource(*number))
+            format!("limit {} to {soft}, at most {hard}", limits::rlimit_name(*number))
         }
         Act::Umask(mask) => format!("set the umask {mask:04o}"),
         Act::Bounding(keep, _) => format!("bound capabilities to: {}", capabilities(*keep)),
