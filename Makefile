@@ -4,7 +4,7 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 CARGO_TARGET_DIR ?= target
 BINARY = $(CARGO_TARGET_DIR)/$(TRIPLE)/release/coracle
 
-.PHONY: build check test mutation conformance engines bench layout demo vm-shell install clean
+.PHONY: build check test mutation conformance engines bench layout manual demo vm-shell install clean
 
 build:
 	integration/setup build
@@ -39,6 +39,10 @@ layout: build
 	cargo build --release --package coracle-integration
 	integration/layout
 
+# Writes docs/man anew from the command line; a unit test sees that it is what that says.
+manual:
+	MANUAL=write cargo test --package coracle --bin coracle manual
+
 demo: build
 	integration/setup test
 	integration/demo
@@ -51,6 +55,8 @@ vm-shell: build
 
 install: build
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/sbin/coracle
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 docs/man/*.8
+	install -D -m 644 docs/completions/coracle.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/coracle
 
 clean:
 	cargo clean

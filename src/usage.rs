@@ -7,6 +7,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, FromArgMatches};
 use std::ffi::OsString;
 
+#[cfg(test)]
+mod manual;
+
 /// runc's layout: its name and purpose first.
 const HELP: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args}\n";
 
@@ -20,8 +23,7 @@ pub(crate) fn name() -> String {
 }
 
 /// What may be written, with these commands.
-fn grammar(commands: &[Command]) -> clap::Command {
-    let own = name();
+fn grammar(own: &str, commands: &[Command]) -> clap::Command {
     let every = |c: clap::Command| c.help_template(HELP).args_override_self(true).mut_args(switch);
     let one = |c: &Command| {
         let whole = format!("{own} {}", c.name);
@@ -29,7 +31,7 @@ fn grammar(commands: &[Command]) -> clap::Command {
     };
     let root = every(Global::augment_args(clap::Command::new("coracle")));
     let root = root.about("Open Container Initiative runtime").max_term_width(100).disable_version_flag(true);
-    root.display_name(&own).bin_name(&own).subcommands(commands.iter().map(one))
+    root.display_name(own).bin_name(own).subcommands(commands.iter().map(one))
 }
 
 /// A switch also takes `=true` and `=false`, as with Go's flag packages.
@@ -86,7 +88,7 @@ pub(crate) fn parse() -> Result<(Global, Option<Ready>), u8> {
 }
 
 fn read(words: &[OsString], commands: &[Command]) -> Result<(Global, Option<Ready>), clap::Error> {
-    let matches = grammar(commands).try_get_matches_from(words)?;
+    let matches = grammar(&name(), commands).try_get_matches_from(words)?;
     let given =
         matches.subcommand().and_then(|(name, own)| Some((commands.iter().find(|c| c.name == name)?, own)));
     let ready = given.map(|(command, own)| (command.read)(own)).transpose()?;

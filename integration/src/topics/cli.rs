@@ -26,6 +26,7 @@ tests! {
     the_version_has_three_lines;
     another_configuration_file_may_be_named [Need::Runtime("coracle")];
     the_name_of_the_program_is_its_own [Need::Runtime("coracle")];
+    bash_completes_commands_options_and_containers [Need::Runtime("coracle")];
 }
 
 fn switches_take_a_value(ctx: &Ctx) -> Result {
@@ -239,5 +240,28 @@ fn the_name_of_the_program_is_its_own(ctx: &Ctx) -> Result {
     command.arg("--version");
     let text = ctx.finish(command)?.stdout();
     check!(text.starts_with("runc version "), "--version: {text}");
+    Ok(())
+}
+
+fn bash_completes_commands_options_and_containers(ctx: &Ctx) -> Result {
+    const SCRIPT: &str = concat!(
+        include_str!("../../../docs/completions/coracle.bash"),
+        "COMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)); _coracle; printf '%s\\n' \"${COMPREPLY[@]}\""
+    );
+    let container = ctx.started(&ctx.waiting()?)?;
+    let runtime = path(&ctx.runtime);
+    let complete = |words: &[&str]| -> Result<Vec<String>> {
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", SCRIPT, "bash", runtime]).args(words);
+        let output = ctx.finish(command)?.succeeded("bash")?;
+        Ok(output.stdout().lines().map(str::to_owned).collect())
+    };
+    let root = ctx.state_root();
+    check_eq!(complete(&["--root", path(&root), "delete", ""])?, [container.id.as_str()], "containers");
+    check_eq!(complete(&["ex"])?, ["exec"], "commands");
+    check_eq!(complete(&["--cg"])?, ["--cgroup-manager"], "options of all commands");
+    check_eq!(complete(&["exec", "--ig"])?, ["--ignore-paused"], "options of a command");
+    check_eq!(complete(&["run", "--image", "x", "--na"])?, ["--name"], "options of run --image");
+    check_eq!(complete(&["run", "--na"])?, [""], "options of run");
     Ok(())
 }
