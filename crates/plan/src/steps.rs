@@ -37,6 +37,8 @@ impl Plan {
     pub fn silent(&self) -> bool {
         let asks = |step: &Step| match &step.act {
             Act::BecomeRoot | Act::AwaitCgroup | Act::CloneAgain(_) | Act::NetDevices(_) => true,
+            // Whoever takes the terminal sets it up before a program writes to it.
+            Act::Console => true,
             Act::Mount(mount) => mount.idmap.is_some(),
             _ => false,
         };

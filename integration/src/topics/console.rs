@@ -23,6 +23,7 @@ tests! {
     a_terminal_without_a_socket_is_refused_by_create;
     a_socket_without_a_terminal_is_refused known "crun": "ignores it";
     run_on_a_terminal_relays_it [Need::File("/usr/bin/script")];
+    a_relayed_terminal_is_set_up_before_the_program_writes [Need::File("/usr/bin/strace")] known "runc": "wants a terminal of its own";
 }
 
 /// A container with a terminal, and the end that the console socket got.
@@ -161,5 +162,21 @@ fn run_on_a_terminal_relays_it(ctx: &Ctx) -> Result {
     let output = ctx.finish(command)?;
     check_eq!(output.code, 6, "exit status ({})", output.stdout());
     check!(output.stdout().contains("is-a-tty"), "output: {:?}", output.stdout());
+    Ok(())
+}
+
+/// A runtime that is slow to take the terminal: the program's newlines are not doubled, for they become a line's end once, where
+/// the output goes to.
+fn a_relayed_terminal_is_set_up_before_the_program_writes(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("echo one; echo two")?;
+    bundle.set("/process/terminal", json!(true)).write()?;
+    let id = ctx.id();
+    let mut command = std::process::Command::new("/usr/bin/strace");
+    command.args(["-qqq", "-o", "/dev/null", "-e", "trace=recvmsg"]);
+    command.args(["-e", "inject=recvmsg:delay_enter=300000"]).arg(&ctx.runtime);
+    command.arg("--root").arg(ctx.state_root()).args(["run", "--bundle", path(&bundle.dir), &id]);
+    command.stdin(std::process::Stdio::null());
+    let output = ctx.finish(command)?.succeeded("run")?;
+    check_eq!(output.stdout(), "one\ntwo\n", "output");
     Ok(())
 }
