@@ -1,6 +1,6 @@
 //! cgroup v1, of a legacy or hybrid host: one hierarchy a controller (or a few), each with the same path.
 
-use super::{c, exists, read, told, tree, write};
+use super::{c, closed, exists, read, told, tree, write};
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
 use coracle_sys::{Errno, fs, libc};
@@ -59,10 +59,8 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
 /// The group's directories, one a hierarchy; that of v2, which limits nothing here, where it may be written. None, where the
 /// hierarchies cannot be told.
 pub(super) fn dirs(path: &str) -> Vec<String> {
-    let writable = |h: &&Hierarchy| {
-        !h.is_v2() || fs::faccessat2(fs::cwd(), &c(&h.mount), libc::W_OK, libc::AT_EACCESS).is_ok()
-    };
-    mounted().unwrap_or_default().iter().filter(writable).map(|h| format!("{}{path}", h.mount)).collect()
+    let open = |h: &&Hierarchy| !(h.is_v2() && closed(&h.mount));
+    mounted().unwrap_or_default().iter().filter(open).map(|h| format!("{}{path}", h.mount)).collect()
 }
 
 /// Those of its directories that `exec --cgroup` means: of these controllers, or all.

@@ -14,6 +14,7 @@ tests! {
     no_name_of_the_image_is_followed_before_the_pivot [STRACE];
     a_syscall_that_fails_is_told_of_or_made_up_for [STRACE, Need::Runtime("coracle")];
     what_later_commands_cannot_learn_or_do_is_an_error [STRACE, Need::Runtime("coracle")];
+    a_hierarchy_of_which_nobody_can_tell_is_not_passed_over [STRACE, Need::File("/sys/fs/cgroup/unified/cgroup.procs"), Need::Runtime("coracle")];
 }
 
 /// All calls of these kinds that creating the container takes, a line each.
@@ -205,7 +206,7 @@ fn what_later_commands_cannot_learn_or_do_is_an_error(ctx: &Ctx) -> Result {
             true => look::cgroup(container.pid, "")?,
             false => ctx.state_root().join(&container.id),
         };
-        let failed = ctx.finish(failing(ctx, &all, call, (!file.is_empty()).then(|| dir.join(file))))?;
+        let failed = ctx.finish(failing(ctx, &all, call, "1", (!file.is_empty()).then(|| dir.join(file))))?;
         let what = format!("{} of one that is {status}, without {call} {file}", words.join(" "));
         check!(failed.code != 0, "{what}, is said to be done");
         let said = failed.stderr();
@@ -217,11 +218,32 @@ fn what_later_commands_cannot_learn_or_do_is_an_error(ctx: &Ctx) -> Result {
     Ok(())
 }
 
-/// The runtime with these words, and a syscall that fails with EIO where it is for this file.
-fn failing(ctx: &Ctx, words: &[&str], call: &str, file: Option<std::path::PathBuf>) -> std::process::Command {
+/// A hybrid host's hierarchy of v2 may be closed to the caller, and is left out then. That it could not be asked for is not that:
+/// else a group stays there for ever.
+fn a_hierarchy_of_which_nobody_can_tell_is_not_passed_over(ctx: &Ctx) -> Result {
+    let container = ctx.create(&ctx.waiting()?)?;
+    let groups = look::proc(container.pid, "cgroup")?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("no group of v2")?;
+    let hierarchy = std::path::Path::new("/sys/fs/cgroup/unified");
+    let group = hierarchy.join(own);
+    check!(!own.is_empty() && group.is_dir(), "init is in {own:?}");
+    let words = ["delete", "--force", &container.id];
+    ctx.finish(failing(ctx, &words, "faccessat2", "1+", Some(hierarchy.to_owned())))?.succeeded("delete")?;
+    check!(!group.exists(), "{} is left", group.display());
+    Ok(())
+}
+
+/// The runtime with these words, and a syscall that fails with EIO where it is for this file, as often as strace's `when` says.
+fn failing(
+    ctx: &Ctx,
+    words: &[&str],
+    call: &str,
+    when: &str,
+    file: Option<std::path::PathBuf>,
+) -> std::process::Command {
     let mut command = std::process::Command::new("/usr/bin/strace");
     command.args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-    command.args(["-e", &format!("inject={call}:error=EIO:when=1")]);
+    command.args(["-e", &format!("inject={call}:error=EIO:when={when}")]);
     if let Some(file) = &file {
         command.args(["-P", path(file)]);
     }
