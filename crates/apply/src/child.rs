@@ -98,6 +98,7 @@ impl Child<'_> {
     fn settle(&mut self) -> Result<()> {
         process::set_pdeathsig(libc::SIGKILL).doing(|| "binding this process to the runtime".into())?;
         self.open_offsets()?;
+        self.set_score()?;
         if self.p.plan.namespaces.maps.is_none() {
             hide()?;
         }
@@ -158,7 +159,8 @@ impl Child<'_> {
                 null_streams(self.root()?);
                 Ok(())
             }
-            Act::OomScore(score) => oom_score("self", *score),
+            // Done by set_score.
+            Act::OomScore(_) => Ok(()),
             Act::KeepProc => {
                 self.proc = Some(host_proc().doing(|| "opening /proc".into())?);
                 Ok(())
@@ -342,6 +344,17 @@ impl Child<'_> {
             Act::CloneAgain(flags) => self.clone_again(*flags),
             _ => Ok(()),
         }
+    }
+
+    /// Before this process is untraceable or another user: root's file a user could not write. Whatever is cloned has it too.
+    fn set_score(&mut self) -> Result<()> {
+        for (i, step) in self.p.plan.setup.iter().enumerate() {
+            if let Act::OomScore(score) = step.act {
+                self.done = i;
+                oom_score("self", score)?;
+            }
+        }
+        Ok(())
     }
 
     /// Before this process is untraceable or another user: its file would belong to somebody else by then.

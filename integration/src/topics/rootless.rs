@@ -12,6 +12,7 @@ tests! {
     a_user_without_a_user_namespace_gets_one [Need::Unprivileged] known "runc": "refuses it";
     the_whole_life_of_a_container [Need::Unprivileged];
     a_created_container_is_entered [Need::Unprivileged];
+    a_user_makes_its_container_likelier_to_be_killed [Need::Unprivileged];
     what_nothing_holds_together_is_warned_of [Need::Unprivileged, Need::Runtime("coracle")];
     the_groups_of_others_are_not_seen [Need::Unprivileged];
     spec_rootless_runs_unedited [Need::Unprivileged];
@@ -60,6 +61,17 @@ fn a_created_container_is_entered(ctx: &Ctx) -> Result {
     ctx.exec(&container, &[], &["/probe", "exit", "0"])?.succeeded("exec before the start")?;
     container.start()?;
     check_eq!(container.status()?, "running", "status");
+    Ok(())
+}
+
+/// The score of a process that nobody may trace belongs to root, and a user may raise its own all the same: proc_pid_oom_score_adj(5).
+fn a_user_makes_its_container_likelier_to_be_killed(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/process/oomScoreAdj", json!(500));
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::proc(container.pid, "oom_score_adj")?.trim(), "500", "of init");
+    let output = ctx.exec(&container, &[], &["/bin/sh", "-c", "cat /proc/self/oom_score_adj"])?;
+    check_eq!(output.succeeded("exec")?.stdout().trim(), "500", "of a process beside it");
     Ok(())
 }
 

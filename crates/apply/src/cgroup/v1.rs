@@ -3,7 +3,7 @@
 use super::{c, closed, exists, read, told, tree, write};
 use crate::failure::{Doing, Failure, Result};
 use crate::probe;
-use coracle_sys::{Errno, fs, libc};
+use coracle_sys::{Errno, fs};
 use std::time::{Duration, Instant};
 
 /// A mounted v1 hierarchy.
