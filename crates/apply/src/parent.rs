@@ -415,7 +415,9 @@ impl Making {
             // runtime.md, Lifecycle: a failed hook leads to the poststop hooks.
             let _ = hooks::poststop(&plan.hooks.poststop, record);
         }
-        let _ = entry.remove();
+        if let Err(stuck) = entry.remove() {
+            failure.doing += &format!(" (and then: {stuck})");
+        }
         failure
     }
 }

@@ -14,6 +14,7 @@ tests! {
     no_name_of_the_image_is_followed_before_the_pivot [STRACE];
     a_syscall_that_fails_is_told_of_or_made_up_for [STRACE, Need::Runtime("coracle")];
     what_later_commands_cannot_learn_or_do_is_an_error [STRACE, Need::Runtime("coracle")];
+    what_a_failed_create_leaves_is_told [STRACE, Need::Runtime("coracle")];
     a_hierarchy_of_which_nobody_can_tell_is_not_passed_over [STRACE, Need::File("/sys/fs/cgroup/unified/cgroup.procs"), Need::Runtime("coracle")];
 }
 
@@ -215,6 +216,20 @@ fn what_later_commands_cannot_learn_or_do_is_an_error(ctx: &Ctx) -> Result {
         check!(container.state()? == before, "{what}, leaves {}", container.state()?);
         ctx.call(&all)?.succeeded("the same command once more")?;
     }
+    Ok(())
+}
+
+/// Of two failures the second is told too: a name that stays taken is not found out with the next create.
+fn what_a_failed_create_leaves_is_told(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.mount("bind", "/nothing/there", "/mnt", &["bind"]).write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let dir = ctx.state_root().join(&container.id);
+    let words = ["create", "--bundle", path(&bundle.dir), &container.id];
+    let failed = ctx.finish(failing(ctx, &words, "getdents64", "1+", Some(dir.clone())))?;
+    check!(failed.code != 0 && dir.exists(), "nothing is left: {}", failed.stderr());
+    let said = failed.stderr();
+    check!(said.contains("/nothing/there") && said.contains(path(&dir)), "it says only: {said}");
     Ok(())
 }
 
