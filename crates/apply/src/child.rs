@@ -3,14 +3,13 @@
 use crate::failure::{Doing, Failure, Result, inside, text};
 use crate::step::{console, creds, devices, masks, mounts, path, program, root};
 use crate::{hooks, wire};
-use coracle_plan::steps::{Act, Filter, Mount, MountKind, Plan, Step};
+use coracle_plan::steps::{Act, Filter, Listener, Mount, MountKind, Plan, Step};
 use coracle_state::Record;
 use coracle_sys::process::{CloneArgs, Cloned};
 use coracle_sys::{
     Errno, fs, keyring, libc, limits, mount, namespace, net, poll, process, seccomp, signal, socket,
 };
 use std::ffi::{CStr, CString};
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What the parent prepared for the child.
@@ -315,7 +314,8 @@ impl Child<'_> {
                 }
             }
             Act::Confine(label) => self.confine(label),
-            Act::Seccomp(filter) => self.filter(filter),
+            Act::Listen(listener) => self.listen(listener),
+            Act::Seccomp(filter) => load(filter).map(drop),
             other => Err(Failure::says(format!("{other:?} has no place here"))),
         }
     }
@@ -423,23 +423,15 @@ impl Child<'_> {
         let program = self.p.plan.launch.last().map(|s| &s.act);
         let own = if let Some(Act::Exec(p)) = program { p.env.as_slice() } else { &[] };
         let env: Vec<CString> = own.iter().chain(&self.home).cloned().collect();
-        // A filter with a listener is in force already: order.rs.
-        let filter = self.p.plan.filter().filter(|f| f.listener.is_none());
-        let around = hooks::Around { env: &env, dir: None, filter };
+        let around = hooks::Around { env: &env, dir: None, filter: self.p.plan.filter() };
         hooks::run_in(&around, hooks, &self.p.record.state_json("created", own_pid()))
     }
 
-    fn filter(&self, filter: &Filter) -> Result<()> {
+    fn listen(&self, listener: &Listener) -> Result<()> {
         let wire = self.p.wire.as_fd();
-        if let Some(listener) = &filter.listener {
-            wire::say_agent(wire, &listener.path, &listener.metadata)?;
-            wire::await_go(wire)?;
-        }
-        let made = seccomp::set_filter(&filter.program, filter.flags)
-            .doing(|| "loading the seccomp filter".into())?;
-        if let (Some(listener), Some(fd)) = (&filter.listener, made) {
-            // It closes at the exec: close(2) may be a call that the agent is asked about.
-            let fd = ManuallyDrop::new(fd);
+        wire::say_agent(wire, &listener.path, &listener.metadata)?;
+        wire::await_go(wire)?;
+        if let Some(fd) = load(&listener.filter)? {
             wire::say_listener(wire, fd.as_fd(), listener.by_number)?;
             wire::await_go(wire)?;
         }
@@ -520,6 +512,11 @@ impl Child<'_> {
         let plan = self.p.plan;
         plan.cgroup.rootless && plan.namespaces.maps.is_some() && plan.namespaces.join.is_empty()
     }
+}
+
+/// Returns the listener where the filter has one.
+fn load(filter: &Filter) -> Result<Option<OwnedFd>> {
+    seccomp::set_filter(&filter.program, filter.flags).doing(|| "loading the seccomp filter".into())
 }
 
 /// What hooks in the container's namespaces know init by: runtime.md, State.

@@ -1,13 +1,13 @@
 //! Exec: another process in a container that runs. A short plan over the same steps; nothing is recorded of it.
 
+use crate::agent::{self, Agent, Asking};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::parent::{at_step, clone, connect_pidfd_socket, open_joins, send_pidfd};
 use crate::rdt::Resctrl;
-use crate::starting::Starting;
 use crate::wire::{self, Said};
-use crate::{lifecycle, pid_file, relay};
+use crate::{lifecycle, pid_file, relay, starting};
 use coracle_plan::steps::Plan;
 use coracle_state::Record;
 use coracle_sys::process::Cloned;
@@ -97,13 +97,12 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
     drop(prepared);
     let mut running = Running { pidfd, pid, master: None };
     let limited = resctrl.map_or(Ok(()), |(resctrl, groups)| resctrl.join(groups, pid));
-    let begun = limited.and_then(|()| running.begin(plan, group.as_ref(), console.as_ref(), &ours));
+    let begun = limited.and_then(|()| running.begin(plan, record, group.as_ref(), console.as_ref(), &ours));
     let begun = begun.and_then(|()| {
         how.pid_file.map_or(Ok(()), |file| pid_file::write(file, running.pid))?;
         pidfd_socket.map_or(Ok(()), |socket| send_pidfd(&socket, &running.pidfd))?;
         socket::send(ours.as_fd(), wire::GO).doing(|| "starting the process".into())?;
-        let (wire, pidfd) = (ours.as_fd(), Some(running.pidfd.as_fd()));
-        Starting { wire, pid: running.pid, pidfd, record, status: "running" }.wait(Some(plan))
+        starting::wait(ours.as_fd(), Some(plan))
     });
     begun.inspect_err(|_| {
         let _ = process::pidfd_send_signal(running.pidfd.as_fd(), libc::SIGKILL);
@@ -113,19 +112,26 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
 }
 
 impl Running {
+    fn give(&self, agent: Option<Agent>, listener: &OwnedFd, record: &Record) -> Result<()> {
+        agent::give(agent, listener, &Asking { pid: self.pid, record, status: "running" })
+    }
+
     fn begin(
         &mut self,
         plan: &Plan,
+        record: &Record,
         group: Option<&Cgroup>,
         console: Option<&OwnedFd>,
         wire: &OwnedFd,
     ) -> Result<()> {
+        let answer = || socket::send(wire.as_fd(), wire::GO).doing(|| "answering the new process".into());
+        let mut agent = None;
         loop {
             match wire::hear(wire.as_fd())? {
                 Said::Ready => return child::impose(plan, self.pid),
                 Said::Waits => {
                     group.map_or(Ok(()), |g| g.attach(self.pid))?;
-                    socket::send(wire.as_fd(), wire::GO).doing(|| "answering the new process".into())?;
+                    answer()?;
                 }
                 Said::Again(pid) => {
                     process::wait(self.pid, 0).doing(|| "waiting for the first process".into())?;
@@ -137,6 +143,18 @@ impl Running {
                         .doing(|| "sending the terminal to the console socket".into())?,
                     None => self.master = Some(relay::own(fd)),
                 },
+                Said::Agent(path, metadata) => {
+                    agent = Some(Agent::connect(&path, metadata)?);
+                    answer()?;
+                }
+                Said::Listener(fd) => {
+                    self.give(agent.take(), &fd, record)?;
+                    answer()?;
+                }
+                Said::ListenerNumber(number) => {
+                    self.give(agent.take(), &agent::fetch(self.pidfd.as_fd(), number)?, record)?;
+                    answer()?;
+                }
                 Said::Failed(step, failure) => return Err(at_step(plan, step, failure)),
                 _ => {
                     return Err(Failure::says("the new process died before it was ready"));

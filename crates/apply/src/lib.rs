@@ -2,6 +2,7 @@
 //! Does what the Plan says: probes the host, prepares, clones, answers the child, keeps the record; and what later
 //! commands do to the container. Never looks at config.json.
 
+mod agent;
 pub mod cgroup;
 pub mod checkpoint;
 mod child;

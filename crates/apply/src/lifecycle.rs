@@ -5,7 +5,7 @@ use crate::cgroup::{Cgroup, scope};
 use crate::failure::{Doing, Failure, Result};
 use crate::hooks;
 use crate::rdt::Resctrl;
-use crate::starting::Starting;
+use crate::starting;
 use crate::step::root;
 use coracle_plan::inputs::CgroupMode;
 use coracle_plan::steps::Hooks;
@@ -73,9 +73,7 @@ pub fn start(entry: &Entry, hooks: &Hooks) -> Result<()> {
     };
     let wire = socket::connect_seqpacket(entry.dir(), "start")
         .doing(|| "connecting to the container's init".into())?;
-    Starting { wire: wire.as_fd(), pid, pidfd: None, record: &record, status: "created" }
-        .wait(None)
-        .inspect_err(|_| stop(&record))?;
+    starting::wait(wire.as_fd(), None).inspect_err(|_| stop(&record))?;
     hooks::run(&hooks.poststart, &record.state_json("running", pid), Some(&record.bundle)).inspect_err(|_| {
         // runtime.md, Lifecycle: a failed poststart hook stops the container.
         stop(&record);

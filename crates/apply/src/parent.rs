@@ -1,16 +1,16 @@
 //! Create: reserve, write the intent down, make the control group, clone, answer the child, write down what became of it.
 //! Whatever fails on the way is undone; whatever dies on the way, `delete --force` undoes from the record.
 
+use crate::agent::{self, Agent, Asking};
 use crate::cgroup::{Cgroup, scope};
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::net_devices::Moved;
 use crate::notify;
 use crate::rdt::{self, Resctrl};
-use crate::starting::Starting;
 use crate::step::root;
 use crate::wire::{self, Said};
-use crate::{hooks, idmap, lifecycle, pid_file, relay, sources};
+use crate::{hooks, idmap, lifecycle, pid_file, relay, sources, starting};
 use coracle_plan::steps::{Act, IdMaps, Plan};
 use coracle_state::{Entry, Lock, Record, Stage, process_facts};
 use coracle_sys::process::{CloneArgs, Cloned, Status};
@@ -303,7 +303,7 @@ impl Making {
             // Of one that has failed already, the reason comes next.
             let _ = self.answer();
         }
-        let mut master = None;
+        let (mut master, mut agent) = (None, None);
         loop {
             match wire::hear(self.wire.as_fd())? {
                 Said::Ready => break,
@@ -322,13 +322,16 @@ impl Making {
                         .doing(|| "sending the terminal to the console socket".into())?,
                     None => master = Some(relay::own(fd)),
                 },
+                Said::Agent(path, metadata) => {
+                    agent = Some(Agent::connect(&path, metadata)?);
+                    self.answer()?;
+                }
+                Said::Listener(fd) => self.give(agent.take(), &fd, record)?,
+                Said::ListenerNumber(number) => {
+                    self.give(agent.take(), &agent::fetch(self.pidfd.as_fd(), number)?, record)?;
+                }
                 Said::Failed(step, failure) => return Err(during_init(at_step(plan, step, failure))),
                 Said::Nothing => return Err(self.died()),
-                other => {
-                    return Err(Failure::says(format!(
-                        "the container's init said {other:?} before it was ready"
-                    )));
-                }
             }
         }
         if self.started {
@@ -345,6 +348,11 @@ impl Making {
 
     fn answer(&self) -> Result<()> {
         socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
+    }
+
+    fn give(&self, agent: Option<Agent>, listener: &OwnedFd, record: &Record) -> Result<()> {
+        agent::give(agent, listener, &Asking { pid: self.pid, record, status: "creating" })?;
+        self.answer()
     }
 
     fn serve(&mut self, plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
@@ -497,9 +505,7 @@ impl Created {
         if !self.started {
             socket::send(self.wire.as_fd(), wire::GO).doing(|| "starting the container".into())?;
         }
-        let (wire, pidfd) = (self.wire.as_fd(), Some(self.pidfd.as_fd()));
-        let pid = self.record.pid;
-        Starting { wire, pid, pidfd, record: &self.record, status: "created" }.wait(Some(plan))?;
+        starting::wait(self.wire.as_fd(), Some(plan))?;
         hooks::run(
             &self.poststart,
             &self.record.state_json("running", self.record.pid),

@@ -592,21 +592,18 @@ fn workload(
     // And one that only its user can enter: root of a user namespace may have no right where the user has.
     setup.push(step(Act::Chdir(cwd), "process.cwd"));
     setup.push(step(Act::FindProgram, PROGRAM));
-    let hooks = step(Act::StartContainerHooks, "hooks.startContainer");
-    // The hooks run under the filter too. One that has a listener can be loaded just once: then they inherit it.
-    let (mut launch, inheriting) = match &seccomp {
-        Some(filter) if filter.listener.is_some() => (Vec::new(), Some(hooks)),
-        _ => (vec![hooks], None),
-    };
+    let (listener, filter) = seccomp.map_or((None, None), |(listener, filter)| (listener, Some(filter)));
+    // Last: it may notify what comes before, and of an agent that cannot be told create tells.
+    setup.extend(listener.map(|listener| step(Act::Listen(listener), "linux.seccomp")));
+    let mut launch = vec![step(Act::StartContainerHooks, "hooks.startContainer")];
     // The hooks are programs of the container: what confines its own confines them too.
     launch.splice(0..0, labels::confine(process, found));
     // Before the filter, which may forbid what this takes.
     launch.push(step(Act::Settle(3 + request.preserve_fds), ""));
-    if let Some(filter) = seccomp {
+    if let Some(filter) = filter {
         // After the start: a strict filter must not end the wait.
         launch.push(step(Act::Seccomp(filter), "linux.seccomp"));
     }
-    launch.extend(inheriting);
     if sets.meanwhile != 0 {
         sets.meanwhile = 0;
         launch.push(step(Act::Capabilities(sets), "process.capabilities"));

@@ -2,7 +2,7 @@
 
 use crate::limits;
 use crate::steps::{
-    Act, IdMapped, IdSource, Listener, Mount, MountKind, NetDevice, Node, Parameter, Plan, Step,
+    Act, Filter, IdMapped, IdSource, Mount, MountKind, NetDevice, Node, Parameter, Plan, Step,
 };
 use coracle_sys::{libc, mount::attr};
 use std::ffi::CStr;
@@ -246,21 +246,20 @@ pub fn act(step: &Step) -> String {
         Act::FindProgram => "find the program".into(),
         Act::StartContainerHooks => "run the startContainer hooks".into(),
         Act::Settle(first) => format!("leave descriptors 0 to {} open", first - 1),
-        Act::Seccomp(f) => {
-            let to = |l: &Listener| format!("; the listener goes to {}", l.path.to_string_lossy());
-            format!(
-                "load a seccomp filter of {} instructions, flags {:#x}{}",
-                f.program.len() / 8,
-                f.flags,
-                f.listener.as_ref().map_or(String::new(), to)
-            )
+        Act::Listen(l) => {
+            format!("{}; the listener goes to {}", load(&l.filter), l.path.to_string_lossy())
         }
+        Act::Seccomp(filter) => load(filter),
         Act::Exec(program) => format!("exec {:?}", program.argv),
         other => format!("{other:?}"),
     }
 }
 
 /// The bits that are set.
+fn load(filter: &Filter) -> String {
+    format!("load a seccomp filter of {} instructions, flags {:#x}", filter.program.len() / 8, filter.flags)
+}
+
 fn numbers(set: &[u64]) -> String {
     let all = (0..set.len() * 64).filter(|n| set[n / 64] >> (n % 64) & 1 == 1);
     all.map(|n| n.to_string()).collect::<Vec<_>>().join(",")

@@ -36,7 +36,9 @@ impl Plan {
     /// Whether the first process asks the runtime for nothing before the start, and the runtime does nothing to it.
     pub fn silent(&self) -> bool {
         let asks = |step: &Step| match &step.act {
-            Act::BecomeRoot | Act::AwaitCgroup | Act::CloneAgain(_) | Act::NetDevices(_) => true,
+            Act::BecomeRoot | Act::AwaitCgroup | Act::CloneAgain(_) | Act::NetDevices(_) | Act::Listen(_) => {
+                true
+            }
             // Whoever takes the terminal sets it up before a program writes to it.
             Act::Console => true,
             Act::Mount(mount) => mount.idmap.is_some(),
@@ -187,6 +189,8 @@ pub enum Act {
     Settle(u32),
     /// Write the LSM label for the next execve.
     Confine(Vec<u8>),
+    /// Load the filter that asks an agent, and have the agent told.
+    Listen(Listener),
     /// Load the filter.
     Seccomp(Filter),
     /// Become the workload.
@@ -200,13 +204,13 @@ pub struct Filter {
     pub program: Vec<u8>,
     /// SECCOMP_FILTER_FLAG_*.
     pub flags: u64,
-    /// Who gets the descriptor that the load returns.
-    pub listener: Option<Listener>,
 }
 
 /// The agent that decides on notified syscalls: config-linux.md, Seccomp, `listenerPath`.
 #[derive(Debug, Clone)]
 pub struct Listener {
+    /// Notifies what it decides on, and lets all else pass. Its load returns the descriptor that the agent gets.
+    pub filter: Filter,
     /// Its Unix socket.
     pub path: CString,
     /// What it is told beside.

@@ -13,18 +13,18 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Bundle, Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look,
-    socket::sent_to, tests,
+    Bundle, Container, Ctx, Need, Result, check, check_eq, context::path, look, socket::sent_to, tests,
 };
 
 tests! {
-    start_sends_the_listener known "runc": "create sends it" known "crun": "create sends it";
-    exec_sends_one_of_its_own [Need::Command("exec")] known "runc": "create sends it" known "crun": "create sends it";
-    without_no_new_privs_too known "runc": "create sends it" known "crun": "create sends it";
-    sendmsg_itself_can_be_notified known "runc": "create sends it" known "crun": "create sends it";
-    without_an_agent_nothing_starts known "runc": "create fails" known "crun": "create fails";
+    create_sends_the_listener;
+    exec_sends_one_of_its_own [Need::Command("exec")];
+    without_no_new_privs_too known "runc": "before 1.2 takes no flags";
+    sendmsg_itself_can_be_notified;
+    what_the_agent_does_not_decide_the_profile_does;
+    without_an_agent_nothing_is_created;
     what_cannot_work_is_refused known "crun": "words of its own";
-    without_a_notified_call_the_path_is_ignored;
+    without_a_notified_call_the_path_is_ignored known "crun": "connects all the same";
 }
 
 /// A socket at a short path: an address has 108 bytes.
@@ -69,16 +69,15 @@ fn asking(ctx: &Ctx, agent: &Agent, names: &[&str]) -> Result<Bundle> {
     Ok(bundle)
 }
 
-/// `start` of a container that was created: in the background, for it may wait for the agent.
+/// A container of which the agent was told before it was started.
 fn started<'a>(ctx: &'a Ctx, bundle: &Bundle, agent: &Agent) -> Result<(Container<'a>, Value, OwnedFd)> {
     let container = ctx.create(bundle)?;
-    let mut start = ctx.command(&["start", &container.id]).spawn()?;
     let (state, listener) = agent.told()?;
-    check!(start.wait()?.success(), "start");
+    container.start()?;
     Ok((container, state, listener))
 }
 
-fn start_sends_the_listener(ctx: &Ctx) -> Result {
+fn create_sends_the_listener(ctx: &Ctx) -> Result {
     let agent = Agent::new()?;
     let bundle = asking(ctx, &agent, &["mkdir", "mkdirat"])?;
     let (container, state, listener) = started(ctx, &bundle, &agent)?;
@@ -87,7 +86,7 @@ fn start_sends_the_listener(ctx: &Ctx) -> Result {
     check_eq!(state["pid"], json!(container.pid), "pid");
     check_eq!(state["state"]["id"], json!(container.id), "state.id");
     check_eq!(state["state"]["pid"], json!(container.pid), "state.pid");
-    check_eq!(state["state"]["status"], json!("created"), "state.status");
+    check_eq!(state["state"]["status"], json!("creating"), "state.status");
     check!(state["ociVersion"].is_string() && state["state"]["bundle"].is_string(), "{state}");
     waits(&container, &listener)?;
     drop(listener);
@@ -146,17 +145,23 @@ fn sendmsg_itself_can_be_notified(ctx: &Ctx) -> Result {
     container.prints("38")
 }
 
-fn without_an_agent_nothing_starts(ctx: &Ctx) -> Result {
+fn what_the_agent_does_not_decide_the_profile_does(ctx: &Ctx) -> Result {
+    let agent = Agent::new()?;
+    let mut bundle = asking(ctx, &agent, &["swapon"])?;
+    bundle.push(
+        "/linux/seccomp/syscalls",
+        json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77}),
+    );
+    let (container, _, listener) = started(ctx, &bundle, &agent)?;
+    drop(listener);
+    container.prints("77")
+}
+
+fn without_an_agent_nothing_is_created(ctx: &Ctx) -> Result {
     let agent = Agent::new()?;
     let bundle = asking(ctx, &agent, &["mkdir", "mkdirat"])?;
     drop(agent);
-    let container = ctx.create(&bundle)?;
-    let output = ctx.call(&["start", &container.id])?;
-    check!(output.code != 0, "start succeeded without an agent");
-    check!(output.stderr().contains("failed to connect with seccomp agent"), "{}", output.stderr());
-    until("init is gone", || Ok((container.status()? == "stopped").then_some(())))?;
-    check_eq!(container.stdout(), "", "what the workload printed");
-    Ok(())
+    ctx.refused(&bundle, &["seccomp"]).map(drop)
 }
 
 fn what_cannot_work_is_refused(ctx: &Ctx) -> Result {

@@ -47,30 +47,56 @@ fn operator(asked: &LinuxSeccompArg) -> (ScmpCompareOp, u64) {
     (op, asked.value())
 }
 
-/// The finished filter. `strict`: a syscall that libseccomp does not know is a mistake wherever it stands.
+/// The finished filters: of what an agent decides on, if there is anything, and of all the rest. They are two, for the first is
+/// loaded by create, where the agent is told, and the other by start: a strict one must not end the wait in between. Where
+/// both say something of a call, the kernel takes what is stricter; seccomp(2). `strict`: a syscall that libseccomp does not know
+/// is a mistake wherever it stands.
 pub(crate) fn compile(
     profile: &LinuxSeccomp,
     strict: bool,
     kept: Option<&Vec<u8>>,
     found: &mut Findings,
-) -> Option<Filter> {
-    let listener = listener(profile, found);
+) -> Option<(Option<Listener>, Filter)> {
+    let mut listener = listener(profile, found);
     let mut flags = match profile.flags() {
         Some(flags) => flags.iter().map(flag).fold(0, |all, f| all | f),
         // What runc does where nothing is said: the kernel's own choice on speculation, not that before Linux 5.16.
         None => SPEC_ALLOW,
     };
-    if listener.is_some() {
-        flags |= NEW_LISTENER;
+    if let Some(listener) = &mut listener {
+        let program = build(profile, Part::Notified, strict, found)?;
+        listener.filter = Filter { program, flags: flags | NEW_LISTENER };
+        flags &= !WAIT_KILLABLE;
     } else if flags & WAIT_KILLABLE != 0 {
         found.warn("linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV means nothing without SCMP_ACT_NOTIFY; left out");
         flags &= !WAIT_KILLABLE;
     }
     if let Some(program) = kept.filter(|_| !strict) {
-        return Some(Filter { program: program.clone(), flags, listener });
+        return Some((listener, Filter { program: program.clone(), flags }));
     }
-    let program = build(profile, strict, found)?;
-    Some(Filter { program, flags, listener })
+    let program = build(profile, Part::Rest, strict, found)?;
+    Some((listener, Filter { program, flags }))
+}
+
+/// What a filter is made of.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// The calls that an agent decides on; all others pass.
+    Notified,
+    /// All others; those of the agent pass.
+    Rest,
+}
+
+impl Part {
+    /// What the filter does with a call of which the profile says this; None: it says nothing.
+    fn says(self, asked: Action, errno: Option<u32>) -> Option<ScmpAction> {
+        match (self, asked) {
+            (Part::Notified, Action::ScmpActNotify) => Some(ScmpAction::Notify),
+            (Part::Notified, _) => None,
+            (Part::Rest, Action::ScmpActNotify) => Some(ScmpAction::Allow),
+            (Part::Rest, _) => Some(action(asked, errno)),
+        }
+    }
 }
 
 const SPEC_ALLOW: u64 = 4;
@@ -131,7 +157,8 @@ fn listener(profile: &LinuxSeccomp, found: &mut Findings) -> Option<Listener> {
         return None;
     };
     let path = found.cstring("linux.seccomp.listenerPath", path.as_os_str().as_encoded_bytes());
-    Some(Listener { path, metadata: profile.listener_metadata().clone().unwrap_or_default(), by_number })
+    let metadata = profile.listener_metadata().clone().unwrap_or_default();
+    Some(Listener { filter: Filter { program: Vec::new(), flags: 0 }, path, metadata, by_number })
 }
 
 /// An errno belongs to actions that return one; a number that is too large would come back as another. seccomp(2).
@@ -168,11 +195,11 @@ fn given<T>(result: Result<T, SeccompError>, at: &str, found: &mut Findings) -> 
 }
 
 /// The program: 8-byte sock_filter records.
-fn build(profile: &LinuxSeccomp, strict: bool, found: &mut Findings) -> Option<Vec<u8>> {
+fn build(profile: &LinuxSeccomp, part: Part, strict: bool, found: &mut Findings) -> Option<Vec<u8>> {
     let errno = profile.default_errno_ret();
     check_errno(profile.default_action(), errno, "linux.seccomp.defaultErrnoRet".into(), found);
     let mut architectures = Vec::new();
-    let default = action(profile.default_action(), profile.default_errno_ret());
+    let default = part.says(profile.default_action(), errno).unwrap_or(ScmpAction::Allow);
     let mut context = given(ScmpFilterContext::new(default), "linux.seccomp", found)?;
     for (i, arch) in profile.architectures().iter().flatten().enumerate() {
         let (name, at) = (word(arch), format!("linux.seccomp.architectures[{i}]"));
@@ -191,12 +218,14 @@ fn build(profile: &LinuxSeccomp, strict: bool, found: &mut Findings) -> Option<V
     for (i, rule) in profile.syscalls().iter().flatten().enumerate() {
         let at = format!("linux.seccomp.syscalls[{i}]");
         let passes = !strict && (!permissive(profile.default_action()) || permissive(rule.action()));
-        add(&mut context, rule, (default, passes), &at, found)?;
+        let Some(what) = part.says(rule.action(), rule.errno_ret()) else { continue };
+        add(&mut context, rule, what, (default, passes), &at, found)?;
     }
     let filter = export(&context)
         .map_err(|what| found.problem("linux.seccomp", what, SECTION, "correct the profile"))
         .ok()?;
-    if permissive(profile.default_action()) || profile.default_errno_ret() == Some(ENOSYS) {
+    let passing = part == Part::Notified || permissive(profile.default_action());
+    if passing || profile.default_errno_ret() == Some(ENOSYS) {
         return Some(filter);
     }
     let mut whole = newer::prefix(profile, &architectures);
@@ -208,11 +237,11 @@ fn build(profile: &LinuxSeccomp, strict: bool, found: &mut Findings) -> Option<V
 fn add(
     context: &mut ScmpFilterContext,
     rule: &LinuxSyscall,
+    what: ScmpAction,
     (default, passes): (ScmpAction, bool),
     at: &str,
     found: &mut Findings,
 ) -> Option<()> {
-    let what = action(rule.action(), rule.errno_ret());
     check_errno(rule.action(), rule.errno_ret(), format!("{at}.errnoRet"), found);
     if rule.names().is_empty() {
         found.problem(
@@ -327,7 +356,7 @@ pub fn libseccomp_version() -> String {
 }
 
 /// To be changed with whatever this module makes of a profile.
-const COMPILER: &str = "3";
+const COMPILER: &str = "4";
 
 /// A name for the program that this build makes of a profile: equal only for equal profiles, builds and libseccomp.
 pub fn seccomp_key(profile: &LinuxSeccomp) -> String {
