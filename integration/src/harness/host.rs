@@ -21,7 +21,7 @@ impl Host {
         let cgroup2 = Self::has("/sys/fs/cgroup/cgroup.controllers");
         Host {
             root,
-            subordinate_ids: !root && has_subordinate_ids(),
+            subordinate_ids: !root && first_subordinate_id().is_some(),
             cgroup2,
             systemd: Self::has("/run/systemd/system"),
             kernel: kernel(),
@@ -66,7 +66,8 @@ fn in_user_namespace() -> bool {
     map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
 }
 
-fn has_subordinate_ids() -> bool {
+/// The first of the ids that /etc/subuid gives to this user.
+pub(crate) fn first_subordinate_id() -> Option<u32> {
     // By the file: a static binary cannot ask the name service.
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let uid = nix::unistd::geteuid().to_string();
@@ -75,7 +76,8 @@ fn has_subordinate_ids() -> bool {
         .find(|line| line.split(':').nth(2) == Some(&uid))
         .and_then(|line| line.split(':').next());
     let table = fs::read_to_string("/etc/subuid").unwrap_or_default();
-    table.lines().any(|line| line.split(':').next() == name)
+    let own = table.lines().find(|line| line.split(':').next() == name)?;
+    own.split(':').nth(1)?.parse().ok()
 }
 
 /// The controllers that a container's cgroup can be given: as root those of the root cgroup, else those delegated

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Ctx, Need, Result, check, check_eq, context::path, look, tests};
+use crate::harness::{Ctx, Need, Result, check, check_eq, context::path, host, look, tests};
 
 tests! {
     a_user_runs_a_container [Need::Unprivileged];
@@ -41,8 +41,7 @@ fn root_within_is_the_user_outside(ctx: &Ctx) -> Result {
 fn a_range_of_ids_is_mapped(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let first = std::fs::read_to_string("/etc/subuid")?;
-    let first: u32 = first.split(':').nth(1).unwrap_or_default().parse()?;
+    let first = host::first_subordinate_id().ok_or("no subordinate ids")?;
     let map = |own: u32| json!([{"containerID": 0, "hostID": own, "size": 1}, {"containerID": 1, "hostID": first, "size": 65_535}]);
     bundle.set("/linux/uidMappings", map(uid)).set("/linux/gidMappings", map(gid));
     bundle.set("/process/user", json!({"uid": 10, "gid": 20}));
