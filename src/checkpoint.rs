@@ -203,8 +203,8 @@ pub(crate) fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     log::warnings(global, &warnings);
     restored.lock = None;
     let Some(signals) = signals else { return Ok(0) };
-    let workload = Workload { pidfd: &restored.pidfd, pid: restored.pid, master: restored.master.as_ref() };
-    let status = relay::wait(&workload, &signals).map_err(|f| f.to_string())?;
+    let workload = Workload { pidfd: &restored.pidfd, pid: restored.pid, master: restored.master.take() };
+    let status = relay::wait(workload, &signals).map_err(|f| f.to_string())?;
     if !args.run.keep {
         lifecycle::delete(&restored.entry, true, &hooks).map_err(|f| f.to_string())?;
     }

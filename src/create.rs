@@ -147,9 +147,9 @@ pub(crate) fn run_image(
         std::thread::spawn(move || notify::relay(&socket, &service, init.as_fd(), pid));
     }
     let workload =
-        relay::Workload { pidfd: &created.pidfd, pid: created.record.pid, master: created.master.as_ref() };
+        relay::Workload { pidfd: &created.pidfd, pid: created.record.pid, master: created.master.take() };
     // Of a workload that cannot be waited for any more, nobody would pass signals on, or tell the end.
-    let status = relay::wait(&workload, &signals).map_err(|f| f.to_string());
+    let status = relay::wait(workload, &signals).map_err(|f| f.to_string());
     if !keep {
         match image.overlay {
             Some(_) => crate::lifecycle::remove(global, &created.entry, true)?,

@@ -127,11 +127,11 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
         pidfd_socket: args.pidfd_socket.as_deref(),
         cgroup: &args.cgroup,
     };
-    let running = exec::exec(&plan, &record, &how).map_err(|f| format!("exec failed: {f}"))?;
+    let mut running = exec::exec(&plan, &record, &how).map_err(|f| format!("exec failed: {f}"))?;
     log::debug(global, || log::reached::JOINED.into());
     let Some(signals) = signals else { return Ok(0) };
-    let workload = Workload { pidfd: &running.pidfd, pid: running.pid, master: running.master.as_ref() };
-    relay::wait(&workload, &signals).map(|s| s.code() as u8).map_err(|f| f.to_string())
+    let workload = Workload { pidfd: &running.pidfd, pid: running.pid, master: running.master.take() };
+    relay::wait(workload, &signals).map(|s| s.code() as u8).map_err(|f| f.to_string())
 }
 
 fn request(args: &ExecArgs, record: &Record) -> Request {

@@ -12,38 +12,84 @@ pub struct Workload<'a> {
     /// Its pid.
     pub pid: i32,
     /// Its terminal's master side.
-    pub master: Option<&'a OwnedFd>,
+    pub master: Option<OwnedFd>,
 }
 
 /// Bytes on their way from one descriptor to another.
-struct Pump<'a> {
-    from: BorrowedFd<'a>,
-    to: BorrowedFd<'a>,
+struct Pump {
     held: Vec<u8>,
     open: bool,
 }
 
-impl Pump<'_> {
-    fn wants(&self) -> Option<(BorrowedFd<'_>, i16)> {
+impl Pump {
+    const NEW: Pump = Pump { held: Vec::new(), open: true };
+
+    fn wants<'a>(&self, from: BorrowedFd<'a>, to: BorrowedFd<'a>) -> Option<(BorrowedFd<'a>, i16)> {
         match (self.open, self.held.is_empty()) {
-            (_, false) => Some((self.to, libc::POLLOUT)),
-            (true, true) => Some((self.from, libc::POLLIN)),
+            (_, false) => Some((to, libc::POLLOUT)),
+            (true, true) => Some((from, libc::POLLIN)),
             (false, true) => None,
         }
     }
 
-    fn turn(&mut self) {
+    /// One read, or one write. Errors: nothing can be written any more.
+    fn turn(&mut self, from: BorrowedFd, to: BorrowedFd) -> coracle_sys::Result<()> {
         if self.held.is_empty() {
             let mut buffer = [0u8; 16 * 1024];
-            match fs::read(self.from, &mut buffer) {
+            match fs::read(from, &mut buffer) {
                 Ok(n) if n > 0 => self.held = buffer[..n].to_vec(),
-                _ => self.open = false, // the end, or EIO: the other side of the terminal closed
+                Err(Errno::EAGAIN) => {} // another reader of a shared descriptor was first
+                _ => self.open = false,  // the end, or EIO: the other side of the terminal closed
             }
-            return;
+            return Ok(());
         }
-        match fs::write(self.to, &self.held) {
+        match fs::write(to, &self.held) {
             Ok(n) => drop(self.held.drain(..n)),
-            Err(_) => (self.held, self.open) = (Vec::new(), false),
+            Err(Errno::EAGAIN) => {}
+            Err(e) => {
+                (self.held, self.open) = (Vec::new(), false);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A terminal that is relayed.
+struct Terminal<'a> {
+    master: OwnedFd,
+    stdin: BorrowedFd<'a>,
+    stdout: BorrowedFd<'a>,
+    output: Pump,
+    input: Pump,
+}
+
+impl Terminal<'_> {
+    fn wants(&self) -> [Option<(BorrowedFd<'_>, i16)>; 2] {
+        let master = self.master.as_fd();
+        [self.output.wants(master, self.stdout), self.input.wants(self.stdin, master)]
+    }
+
+    fn print(&mut self) -> coracle_sys::Result<()> {
+        self.output.turn(self.master.as_fd(), self.stdout)
+    }
+
+    fn type_in(&mut self) {
+        // Of a terminal that takes nothing any more the output tells.
+        let _ = self.input.turn(self.stdin, self.master.as_fd());
+    }
+
+    /// What the workload wrote before its end.
+    fn drain(&mut self) {
+        while self.output.open || !self.output.held.is_empty() {
+            let (on, events, limit) = match self.output.held.is_empty() {
+                true => (self.master.as_fd(), libc::POLLIN, 0),
+                false => (self.stdout, libc::POLLOUT, -1),
+            };
+            let ready = poll::poll(&[(on, events)], limit).is_ok_and(|r| r[0] != 0);
+            if !ready || self.print().is_err() {
+                return;
+            }
         }
     }
 }
@@ -56,71 +102,56 @@ pub(crate) fn own(master: OwnedFd) -> OwnedFd {
 }
 
 /// Waits for the end of the workload; everything that comes meanwhile goes to it.
-pub fn wait(process: &Workload, signals: &OwnedFd) -> Result<Status> {
-    let terminal = process.master;
-    let stdin = fs::inherited(0).ok();
-    let raw = terminal.and(stdin).and_then(|fd| tty::make_raw(fd).ok());
-    let ended = relay(process, signals, terminal, stdin);
+pub fn wait(process: Workload, signals: &OwnedFd) -> Result<Status> {
+    let (stdin, stdout) = (fs::inherited(0).ok(), fs::inherited(1).ok());
+    let raw = process.master.as_ref().and(stdin).and_then(|fd| tty::make_raw(fd).ok());
+    let (output, input) = (Pump::NEW, Pump::NEW);
+    let terminal = process.master.zip(stdin.zip(stdout)).map(|(master, (stdin, stdout))| {
+        resize(master.as_fd(), stdin);
+        Terminal { master, stdin, stdout, output, input }
+    });
+    let ended = relay(process.pidfd, process.pid, signals, terminal);
     if let (Some(before), Some(fd)) = (raw, stdin) {
         let _ = tty::restore(fd, &before);
     }
     ended
 }
 
-fn relay(
-    workload: &Workload,
-    signals: &OwnedFd,
-    terminal: Option<&OwnedFd>,
-    stdin: Option<BorrowedFd>,
-) -> Result<Status> {
-    let mut pumps = Vec::new();
-    if let (Some(master), Some(stdin), Ok(stdout)) = (terminal, stdin, fs::inherited(1)) {
-        resize(master.as_fd(), stdin);
-        pumps.push(Pump { from: master.as_fd(), to: stdout, held: Vec::new(), open: true });
-        pumps.push(Pump { from: stdin, to: master.as_fd(), held: Vec::new(), open: true });
-    }
+fn relay(pidfd: &OwnedFd, pid: i32, signals: &OwnedFd, mut terminal: Option<Terminal>) -> Result<Status> {
     loop {
-        let mut wanted = vec![(workload.pidfd.as_fd(), libc::POLLIN), (signals.as_fd(), libc::POLLIN)];
-        let active: Vec<usize> = (0..pumps.len()).filter(|i| pumps[*i].wants().is_some()).collect();
-        wanted.extend(active.iter().filter_map(|i| pumps[*i].wants()));
+        let mut wanted = vec![(pidfd.as_fd(), libc::POLLIN), (signals.as_fd(), libc::POLLIN)];
+        let [output, input] = terminal.as_ref().map_or([None, None], Terminal::wants);
+        let (prints, types) = (output.is_some(), input.is_some());
+        wanted.extend([output, input].into_iter().flatten());
         let ready = poll::poll(&wanted, -1).doing(|| "waiting for the container".into())?;
-        drop(wanted);
-        for (slot, i) in active.iter().enumerate() {
-            if ready[slot + 2] != 0 {
-                pumps[*i].turn();
+        if let Some(held) = &mut terminal {
+            if types && ready[ready.len() - 1] != 0 {
+                held.type_in();
+            }
+            if prints && ready[2] != 0 && held.print().is_err() {
+                // Nobody reads any more: the terminal hangs up. Else the workload would stand in a write for ever.
+                terminal = None;
             }
         }
         if ready[1] != 0 {
-            pass_on(workload, signals, terminal, stdin);
+            pass_on(pidfd, signals, terminal.as_ref());
         }
         if ready[0] != 0 {
-            if let Some(output) = pumps.first_mut() {
-                drain(output);
+            if let Some(terminal) = &mut terminal {
+                terminal.drain();
             }
-            let status =
-                process::wait(workload.pid, 0).doing(|| "waiting for the container's init".into())?;
+            let status = process::wait(pid, 0).doing(|| "waiting for the container's init".into())?;
             return Ok(status.map_or(Status::Exited(0), |s| s.1));
         }
     }
 }
 
-/// What the workload wrote before its end.
-fn drain(output: &mut Pump) {
-    while output.open || !output.held.is_empty() {
-        let readable = poll::poll(&[(output.from, libc::POLLIN)], 0).is_ok_and(|r| r[0] & libc::POLLIN != 0);
-        if output.held.is_empty() && !readable {
-            return;
-        }
-        output.turn();
-    }
-}
-
-fn pass_on(workload: &Workload, signals: &OwnedFd, terminal: Option<&OwnedFd>, stdin: Option<BorrowedFd>) {
-    match (signal::next_signal(signals.as_fd()), terminal, stdin) {
-        (Ok(libc::SIGCHLD | libc::SIGPIPE), _, _) | (Err(_), _, _) => {}
-        (Ok(libc::SIGWINCH), Some(master), Some(stdin)) => resize(master.as_fd(), stdin),
-        (Ok(number), _, _) => {
-            let sent = process::pidfd_send_signal(workload.pidfd.as_fd(), number);
+fn pass_on(pidfd: &OwnedFd, signals: &OwnedFd, terminal: Option<&Terminal>) {
+    match (signal::next_signal(signals.as_fd()), terminal) {
+        (Ok(libc::SIGCHLD | libc::SIGPIPE) | Err(_), _) => {}
+        (Ok(libc::SIGWINCH), Some(terminal)) => resize(terminal.master.as_fd(), terminal.stdin),
+        (Ok(number), _) => {
+            let sent = process::pidfd_send_signal(pidfd.as_fd(), number);
             debug_assert!(matches!(sent, Ok(()) | Err(Errno::ESRCH | Errno::EPERM)));
         }
     }
@@ -129,5 +160,43 @@ fn pass_on(workload: &Workload, signals: &OwnedFd, terminal: Option<&OwnedFd>, s
 fn resize(master: BorrowedFd, from: BorrowedFd) {
     if let Ok((rows, columns)) = tty::size(from) {
         let _ = tty::set_size(master, rows, columns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        let (one, other) = UnixStream::pair().expect("a pair");
+        one.set_nonblocking(true).expect("not to block");
+        (one, other)
+    }
+
+    #[test]
+    fn what_would_block_is_no_end() {
+        let (from, _writer) = pair();
+        let (to, _reader) = pair();
+        let mut pump = Pump::NEW;
+        assert!(pump.turn(from.as_fd(), to.as_fd()).is_ok() && pump.open, "nothing to read yet");
+        pump.held = vec![0; 64 * 1024];
+        while !pump.held.is_empty() {
+            let before = pump.held.len();
+            assert!(pump.turn(from.as_fd(), to.as_fd()).is_ok(), "no room yet");
+            if pump.held.len() == before {
+                break;
+            }
+            pump.held.resize(64 * 1024, 0);
+        }
+        assert!(pump.open && !pump.held.is_empty(), "what was held is kept");
+    }
+
+    #[test]
+    fn nobody_who_reads_is_an_error() {
+        let (to, reader) = pair();
+        drop(reader);
+        let mut pump = Pump { held: vec![0], open: true };
+        assert!(pump.turn(to.as_fd(), to.as_fd()).is_err() && !pump.open && pump.held.is_empty());
     }
 }

@@ -5,12 +5,14 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::{fd::OwnedFd, unix::net::UnixListener},
+    process::Stdio,
 };
 
 use serde_json::json;
 
 use crate::harness::{
-    Bundle, Container, Ctx, Need, Result, check, check_eq, context::path, look, socket::sent_to, tests,
+    Bundle, Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look,
+    socket::sent_to, tests,
 };
 
 tests! {
@@ -24,6 +26,7 @@ tests! {
     a_socket_without_a_terminal_is_refused known "crun": "ignores it";
     run_on_a_terminal_relays_it [Need::File("/usr/bin/script")];
     a_relayed_terminal_is_set_up_before_the_program_writes [Need::File("/usr/bin/strace")] known "runc": "wants a terminal of its own";
+    a_reader_that_went_away_hangs_the_terminal_up known "runc": "wants a terminal of its own";
 }
 
 /// A container with a terminal, and the end that the console socket got.
@@ -179,4 +182,22 @@ fn a_relayed_terminal_is_set_up_before_the_program_writes(ctx: &Ctx) -> Result {
     let output = ctx.finish(command)?.succeeded("run")?;
     check_eq!(output.stdout(), "one\ntwo\n", "output");
     Ok(())
+}
+
+/// Else the program would stand in a write for ever, and the runtime with it.
+fn a_reader_that_went_away_hangs_the_terminal_up(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("while echo y; do :; done")?;
+    bundle.set("/process/terminal", json!(true)).write()?;
+    let id = ctx.id();
+    let mut run = ctx.command(&["run", "--bundle", path(&bundle.dir), &id]);
+    let mut run = run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut first = [0; 1];
+    run.stdout.take().ok_or("no output")?.read_exact(&mut first)?;
+    check_eq!(&first, b"y", "what the program wrote");
+    let ended = until("the run ends", || Ok(run.try_wait()?));
+    if ended.is_err() {
+        run.kill()?;
+        run.wait()?;
+    }
+    ended.map(drop)
 }
