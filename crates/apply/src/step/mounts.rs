@@ -57,14 +57,15 @@ pub(crate) fn mount(
     Ok(Some(made))
 }
 
-/// A new file system that is read-only has nothing below that could be written; nor has what is bound in its place.
+/// A new file system has nothing below that could be written, run or used against these options; nor has what is bound in
+/// its place.
 fn no_wider(made: BorrowedFd, second: &MountKind, what: &Mount, later: &mut Later) -> Result<()> {
-    let deep = matches!(second, MountKind::Bind(bind) if bind.recursive);
-    if !deep || what.attributes.0 & attr::RDONLY == 0 {
+    let set = what.attributes.0 & (attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC);
+    if set == 0 || !matches!(second, MountKind::Bind(bind) if bind.recursive) {
         return Ok(());
     }
-    let read_only = MountAttr { set: attr::RDONLY, ..Default::default() };
-    attributes::set(made, true, &read_only, later).doing(|| "mount_setattr of what is mounted below".into())
+    let narrower = MountAttr { set, ..Default::default() };
+    attributes::set(made, true, &narrower, later).doing(|| "mount_setattr of what is mounted below".into())
 }
 
 /// Why a mount could not be attached. What move_mount(2) calls EINVAL for a file and a directory, mount(2) calls ENOTDIR: Docker
