@@ -173,7 +173,15 @@ fn what_cannot_work_is_refused(ctx: &Ctx) -> Result {
     ctx.refused(&bundle, &["SCMP_ACT_NOTIFY cannot be used as default action"])?;
     let mut bundle = asking(ctx, &agent, &["mkdir"])?;
     bundle.remove("/linux/seccomp/listenerPath");
-    ctx.refused(&bundle, &[]).map(drop)
+    ctx.refused(&bundle, &[])?;
+    let mut bundle = asking(ctx, &agent, &["mkdir"])?;
+    bundle
+        .set("/linux/seccomp/defaultErrnoRet", json!(3))
+        .set("/linux/seccomp/syscalls/0/errnoRet", json!(3));
+    let output =
+        ctx.refused(&bundle, &["SCMP_ACT_ALLOW returns no errno", "SCMP_ACT_NOTIFY returns no errno"])?;
+    check_eq!(output.stderr().matches("returns no errno").count(), 2, "mistakes told");
+    Ok(())
 }
 
 fn without_a_notified_call_the_path_is_ignored(ctx: &Ctx) -> Result {

@@ -63,18 +63,22 @@ pub(crate) fn compile(
         // What runc does where nothing is said: the kernel's own choice on speculation, not that before Linux 5.16.
         None => SPEC_ALLOW,
     };
-    if let Some(listener) = &mut listener {
-        let program = build(profile, Part::Notified, strict, found)?;
-        listener.filter = Filter { program, flags: flags | NEW_LISTENER };
-        flags &= !WAIT_KILLABLE;
-    } else if flags & WAIT_KILLABLE != 0 {
+    let (asking, telling) = (flags | NEW_LISTENER, flags & WAIT_KILLABLE != 0);
+    flags &= !WAIT_KILLABLE;
+    if telling && listener.is_none() {
         found.warn("linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV means nothing without SCMP_ACT_NOTIFY; left out");
-        flags &= !WAIT_KILLABLE;
     }
-    if let Some(program) = kept.filter(|_| !strict) {
-        return Some((listener, Filter { program: program.clone(), flags }));
+    let kept = kept.filter(|_| !strict);
+    let parts = [(Part::Notified, listener.is_some()), (Part::Rest, kept.is_none())];
+    let parts: Vec<_> = parts.into_iter().filter(|(_, wanted)| *wanted).map(|(part, _)| part).collect();
+    let mut programs = match parts.is_empty() {
+        true => Vec::new(),
+        false => build(profile, &parts, strict, found)?,
+    };
+    let program = kept.cloned().or_else(|| programs.pop())?;
+    if let (Some(listener), Some(program)) = (&mut listener, programs.pop()) {
+        listener.filter = Filter { program, flags: asking };
     }
-    let program = build(profile, Part::Rest, strict, found)?;
     Some((listener, Filter { program, flags }))
 }
 
@@ -194,13 +198,57 @@ fn given<T>(result: Result<T, SeccompError>, at: &str, found: &mut Findings) -> 
     result.map_err(|e| found.problem(at, format!("libseccomp: {e}"), SECTION, "correct it")).ok()
 }
 
-/// The program: 8-byte sock_filter records.
-fn build(profile: &LinuxSeccomp, part: Part, strict: bool, found: &mut Findings) -> Option<Vec<u8>> {
+/// A filter that is being made.
+struct Building {
+    part: Part,
+    context: ScmpFilterContext,
+    default: ScmpAction,
+    rules: usize,
+}
+
+impl Building {
+    fn new(part: Part, profile: &LinuxSeccomp, found: &mut Findings) -> Option<Building> {
+        let default = part.says(profile.default_action(), profile.default_errno_ret());
+        let default = default.unwrap_or(ScmpAction::Allow);
+        let context = given(ScmpFilterContext::new(default), "linux.seccomp", found)?;
+        Some(Building { part, context, default, rules: 0 })
+    }
+
+    /// What the filter does by this rule; None: what it does without. libseccomp refuses such a rule.
+    fn does(&self, rule: &LinuxSyscall) -> Option<ScmpAction> {
+        self.part.says(rule.action(), rule.errno_ret()).filter(|what| *what != self.default)
+    }
+
+    fn add(
+        &mut self,
+        what: ScmpAction,
+        call: ScmpSyscall,
+        when: &[ScmpArgCompare],
+    ) -> Result<(), SeccompError> {
+        self.rules += 1;
+        match when.is_empty() {
+            true => self.context.add_rule(what, call).map(drop),
+            false => self.context.add_rule_conditional(what, call, when).map(drop),
+        }
+    }
+
+    /// The program: 8-byte sock_filter records.
+    fn finish(&mut self) -> Result<Vec<u8>, String> {
+        if self.rules > MANY {
+            // A balanced tree instead of a list: the filter runs at every syscall of the workload. seccomp_attr_set(3).
+            let _ = self.context.set_ctl_optimize(2);
+        }
+        export(&self.context)
+    }
+}
+
+/// The programs of these parts. What is wrong with the profile is said once.
+fn build(profile: &LinuxSeccomp, parts: &[Part], strict: bool, found: &mut Findings) -> Option<Vec<Vec<u8>>> {
     let errno = profile.default_errno_ret();
     check_errno(profile.default_action(), errno, "linux.seccomp.defaultErrnoRet".into(), found);
+    let all = parts.iter().map(|part| Building::new(*part, profile, found));
+    let mut all = all.collect::<Option<Vec<_>>>()?;
     let mut architectures = Vec::new();
-    let default = part.says(profile.default_action(), errno).unwrap_or(ScmpAction::Allow);
-    let mut context = given(ScmpFilterContext::new(default), "linux.seccomp", found)?;
     for (i, arch) in profile.architectures().iter().flatten().enumerate() {
         let (name, at) = (word(arch), format!("linux.seccomp.architectures[{i}]"));
         let Ok(arch) = name.parse::<ScmpArch>() else {
@@ -208,37 +256,34 @@ fn build(profile: &LinuxSeccomp, part: Part, strict: bool, found: &mut Findings)
             found.problem(at, what, SECTION, "remove it");
             continue;
         };
-        given(context.add_arch(arch), &at, found)?;
+        for one in &mut all {
+            given(one.context.add_arch(arch), &at, found)?;
+        }
         architectures.push(arch);
-    }
-    if profile.syscalls().iter().flatten().map(|r| r.names().len()).sum::<usize>() > MANY {
-        // A balanced tree instead of a list: the filter runs at every syscall of the workload. seccomp_attr_set(3).
-        let _ = context.set_ctl_optimize(2);
     }
     for (i, rule) in profile.syscalls().iter().flatten().enumerate() {
         let at = format!("linux.seccomp.syscalls[{i}]");
         let passes = !strict && (!permissive(profile.default_action()) || permissive(rule.action()));
-        let Some(what) = part.says(rule.action(), rule.errno_ret()) else { continue };
-        add(&mut context, rule, what, (default, passes), &at, found)?;
+        add(&mut all, rule, passes, &at, found)?;
     }
-    let filter = export(&context)
-        .map_err(|what| found.problem("linux.seccomp", what, SECTION, "correct the profile"))
-        .ok()?;
-    let passing = part == Part::Notified || permissive(profile.default_action());
-    if passing || profile.default_errno_ret() == Some(ENOSYS) {
-        return Some(filter);
-    }
-    let mut whole = newer::prefix(profile, &architectures);
-    whole.extend(filter);
-    Some(whole)
+    let denies = !permissive(profile.default_action()) && errno != Some(ENOSYS);
+    let finish = |one: &mut Building| {
+        let filter =
+            one.finish().map_err(|what| found.problem("linux.seccomp", what, SECTION, "correct the profile"));
+        let newer = match one.part == Part::Rest && denies {
+            true => newer::prefix(profile, &architectures),
+            false => Vec::new(),
+        };
+        Some([newer, filter.ok()?].concat())
+    };
+    all.iter_mut().map(finish).collect()
 }
 
-/// Adds a rule beside the default action. Names that libseccomp does not know pass where `passes`.
+/// Adds a rule where it changes anything. Names that libseccomp does not know pass where `passes`.
 fn add(
-    context: &mut ScmpFilterContext,
+    all: &mut [Building],
     rule: &LinuxSyscall,
-    what: ScmpAction,
-    (default, passes): (ScmpAction, bool),
+    passes: bool,
     at: &str,
     found: &mut Findings,
 ) -> Option<()> {
@@ -251,8 +296,9 @@ fn add(
             "name at least one, or remove the rule",
         );
     }
-    if what == default {
-        return Some(()); // the default says the same; libseccomp refuses such a rule
+    let mut changed: Vec<_> = all.iter_mut().filter_map(|one| Some((one.does(rule)?, one))).collect();
+    if changed.is_empty() {
+        return Some(());
     }
     let groups = groups(rule.args().as_deref().unwrap_or(&[]), at, found);
     for (j, name) in rule.names().iter().enumerate() {
@@ -264,13 +310,10 @@ fn add(
             }
             continue;
         };
-        for comparisons in &groups {
-            let added = if comparisons.is_empty() {
-                context.add_rule(what, call)
-            } else {
-                context.add_rule_conditional(what, call, comparisons)
-            };
-            given(added, &format!("{at}.names[{j}]"), found)?;
+        for (what, one) in &mut changed {
+            for comparisons in &groups {
+                given(one.add(*what, call, comparisons), &format!("{at}.names[{j}]"), found)?;
+            }
         }
     }
     Some(())
@@ -356,7 +399,7 @@ pub fn libseccomp_version() -> String {
 }
 
 /// To be changed with whatever this module makes of a profile.
-const COMPILER: &str = "4";
+const COMPILER: &str = "5";
 
 /// A name for the program that this build makes of a profile: equal only for equal profiles, builds and libseccomp.
 pub fn seccomp_key(profile: &LinuxSeccomp) -> String {
