@@ -2,6 +2,7 @@
 //! config-linux.md, Seccomp, The Container Process State; seccomp_unotify(2).
 
 use crate::failure::{Doing, Failure, Result, text};
+use crate::wire::Handed;
 use coracle_state::Record;
 use coracle_sys::{process, socket};
 use std::ffi::CStr;
@@ -13,6 +14,7 @@ pub(crate) struct Agent(OwnedFd, String);
 /// Whose syscalls it decides on.
 pub(crate) struct Asking<'a> {
     pub(crate) pid: i32,
+    pub(crate) pidfd: BorrowedFd<'a>,
     pub(crate) record: &'a Record,
     /// The container's status in runtime.md's words.
     pub(crate) status: &'static str,
@@ -34,17 +36,17 @@ impl Agent {
 }
 
 /// Gives the listener to the agent that was connected to.
-pub(crate) fn give(agent: Option<Agent>, listener: &OwnedFd, asking: &Asking) -> Result<()> {
+pub(crate) fn give(agent: Option<Agent>, listener: Handed, asking: &Asking) -> Result<()> {
     let Some(Agent(connection, metadata)) = agent else {
         return Err(Failure::says("a seccomp listener without an agent"));
+    };
+    let listener = match listener {
+        Handed::Here(fd) => fd,
+        Handed::There(number) => process::pidfd_getfd(asking.pidfd, number)
+            .doing(|| "fetching the seccomp listener (pidfd_getfd)".into())?,
     };
     let message = asking.record.process_state_json(asking.status, asking.pid, &metadata);
     socket::send_fd(connection.as_fd(), &message, listener.as_fd())
         .doing(|| "sending the listener to the seccomp agent".into())
         .map_err(|f| f.at("linux.seccomp.listenerPath"))
-}
-
-/// The listener that a process has under this number.
-pub(crate) fn fetch(pidfd: BorrowedFd, number: i32) -> Result<OwnedFd> {
-    process::pidfd_getfd(pidfd, number).doing(|| "fetching the seccomp listener (pidfd_getfd)".into())
 }

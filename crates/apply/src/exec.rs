@@ -112,10 +112,6 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
 }
 
 impl Running {
-    fn give(&self, agent: Option<Agent>, listener: &OwnedFd, record: &Record) -> Result<()> {
-        agent::give(agent, listener, &Asking { pid: self.pid, record, status: "running" })
-    }
-
     fn begin(
         &mut self,
         plan: &Plan,
@@ -148,11 +144,8 @@ impl Running {
                     answer()?;
                 }
                 Said::Listener(fd) => {
-                    self.give(agent.take(), &fd, record)?;
-                    answer()?;
-                }
-                Said::ListenerNumber(number) => {
-                    self.give(agent.take(), &agent::fetch(self.pidfd.as_fd(), number)?, record)?;
+                    let (pid, pidfd) = (self.pid, self.pidfd.as_fd());
+                    agent::give(agent.take(), fd, &Asking { pid, pidfd, record, status: "running" })?;
                     answer()?;
                 }
                 Said::Failed(step, failure) => return Err(at_step(plan, step, failure)),

@@ -326,9 +326,10 @@ impl Making {
                     agent = Some(Agent::connect(&path, metadata)?);
                     self.answer()?;
                 }
-                Said::Listener(fd) => self.give(agent.take(), &fd, record)?,
-                Said::ListenerNumber(number) => {
-                    self.give(agent.take(), &agent::fetch(self.pidfd.as_fd(), number)?, record)?;
+                Said::Listener(fd) => {
+                    let (pid, pidfd) = (self.pid, self.pidfd.as_fd());
+                    agent::give(agent.take(), fd, &Asking { pid, pidfd, record, status: "creating" })?;
+                    self.answer()?;
                 }
                 Said::Failed(step, failure) => return Err(during_init(at_step(plan, step, failure))),
                 Said::Nothing => return Err(self.died()),
@@ -348,11 +349,6 @@ impl Making {
 
     fn answer(&self) -> Result<()> {
         socket::send(self.wire.as_fd(), wire::GO).doing(|| "answering the container's init".into())
-    }
-
-    fn give(&self, agent: Option<Agent>, listener: &OwnedFd, record: &Record) -> Result<()> {
-        agent::give(agent, listener, &Asking { pid: self.pid, record, status: "creating" })?;
-        self.answer()
     }
 
     fn serve(&mut self, plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {

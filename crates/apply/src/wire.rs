@@ -24,15 +24,22 @@ pub(crate) enum Said {
     /// A seccomp listener comes; its agent's socket, and what that is told beside.
     Agent(CString, String),
     /// The listener.
-    Listener(OwnedFd),
-    /// The number that the listener has there.
-    ListenerNumber(i32),
+    Listener(Handed),
     /// The terminal's master side.
     Terminal(OwnedFd),
     /// A step (its number, counted over setup and launch) failed.
     Failed(usize, Failure),
     /// It closed the connection: it became the workload, or died.
     Nothing,
+}
+
+/// How a descriptor is handed over.
+#[derive(Debug)]
+pub(crate) enum Handed {
+    /// With the message.
+    Here(OwnedFd),
+    /// By the number that it has there.
+    There(i32),
 }
 
 /// The parent's answer.
@@ -122,8 +129,8 @@ pub(crate) fn hear(fd: BorrowedFd) -> Result<Said> {
             let metadata = String::from_utf8_lossy(text.get(end + 1..).unwrap_or(&[])).into_owned();
             Said::Agent(CString::new(&text[..end]).unwrap_or_default(), metadata)
         }
-        Some(b'L') if fds.len() == 1 => Said::Listener(fds.remove(0)),
-        Some(b'L') if n == 5 => Said::ListenerNumber(number(1)),
+        Some(b'L') if fds.len() == 1 => Said::Listener(Handed::Here(fds.remove(0))),
+        Some(b'L') if n == 5 => Said::Listener(Handed::There(number(1))),
         Some(b'F') if n >= 9 => {
             let text = String::from_utf8_lossy(&buffer[9..n]).into_owned();
             let (doing, origin) = text.split_once('\0').unwrap_or((&text, ""));
