@@ -174,6 +174,10 @@ fn entry(
     found: &mut Findings,
 ) -> Vec<Step> {
     let mut out = Vec::new();
+    // First of all: init may write there until it is untraceable.
+    if let Some(score) = spec.process().as_ref().and_then(|process| limits::oom_score(process, found)) {
+        out.push(step(Act::OomScore(score), "process.oomScoreAdj"));
+    }
     if let Some(process) = spec.process().as_ref().filter(|_| !request.no_new_keyring) {
         // Whatever is joined and cloned from here on has it too.
         out.extend(labels::keys(process, found));
@@ -248,9 +252,6 @@ fn second_stage(ns: &mut Namespaces, first: u64, out: &mut Vec<Step>) {
 /// What is written through the host's /proc, while nothing of the container stands over it (CVE-2025-52881).
 fn before_root(spec: &Spec, process: &Process, host: &Host, found: &mut Findings) -> Vec<Step> {
     let mut out = Vec::new();
-    if let Some(score) = limits::oom_score(process, found) {
-        out.push(step(Act::OomScore(score), "process.oomScoreAdj"));
-    }
     for (key, value) in spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()).into_iter().flatten() {
         let origin = format!("linux.sysctl.{key}");
         sysctl_is_namespaced(spec, key, &origin, found);
