@@ -153,10 +153,13 @@ fn pages() -> Vec<(String, Vec<u8>)> {
     let mut root = grammar("coracle", &all);
     root.build();
     let names: Vec<_> = all.iter().map(|c| format!("coracle-{}(8)", c.name)).collect();
-    let own = all.iter().filter_map(|c| Some((format!("coracle-{}", c.name), root.find_subcommand(c.name)?)));
-    let own = own.map(|(name, command)| (page(command, &name, "coracle(8)"), name));
-    let first = (page(&root, "coracle", &names.join(", ")), "coracle".to_owned());
-    std::iter::once(first).chain(own).map(|(page, name)| (name, page)).collect()
+    let mut pages = vec![("coracle".to_owned(), page(&root, "coracle", &names.join(", ")))];
+    for command in root.get_subcommands().filter(|c| c.get_name() != "help") {
+        let name = format!("coracle-{}", command.get_name());
+        let page = page(command, &name, "coracle(8)");
+        pages.push((name, page));
+    }
+    pages
 }
 
 #[test]

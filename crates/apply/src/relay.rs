@@ -105,10 +105,9 @@ pub(crate) fn own(master: OwnedFd) -> OwnedFd {
 pub fn wait(process: Workload, signals: &OwnedFd) -> Result<Status> {
     let (stdin, stdout) = (fs::inherited(0).ok(), fs::inherited(1).ok());
     let raw = process.master.as_ref().and(stdin).and_then(|fd| tty::make_raw(fd).ok());
-    let (output, input) = (Pump::NEW, Pump::NEW);
     let terminal = process.master.zip(stdin.zip(stdout)).map(|(master, (stdin, stdout))| {
         resize(master.as_fd(), stdin);
-        Terminal { master, stdin, stdout, output, input }
+        Terminal { master, stdin, stdout, output: Pump::NEW, input: Pump::NEW }
     });
     let ended = relay(process.pidfd, process.pid, signals, terminal);
     if let (Some(before), Some(fd)) = (raw, stdin) {
