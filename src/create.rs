@@ -8,6 +8,7 @@ use coracle_apply::cgroup::scope;
 use coracle_apply::{Failure, How, lifecycle, notify, probe, relay, seal};
 use coracle_plan::inputs::{CgroupMode, Host, Overlay, Request};
 use coracle_plan::oci::LinuxNamespaceType;
+use coracle_plan::problem::Refusal;
 use coracle_plan::steps::{NOTIFY, PROGRAM, Plan};
 use coracle_state::{Record, Stage, Unit, kept};
 use coracle_sys::{Errno, signal};
@@ -201,15 +202,16 @@ pub(crate) fn plan(global: &Global, args: &PlanArgs) -> Outcome {
         no_cgroups: global.no_cgroups(),
         ..Request::default()
     };
-    let plan = coracle_plan::plan(&bundle.spec, &host, &request)
-        .map_err(|refusal| refused(&bundle, &refusal.to_string()))?;
+    let plan = coracle_plan::plan(&bundle.spec, &host, &request).map_err(|r| refused(global, &bundle, &r))?;
     let warnings: String = bundle.warnings.iter().map(|w| format!("warning: {w}\n")).collect();
     crate::inspect::answer(&format!("{}{warnings}", coracle_plan::show::show(&plan)))?;
     bundle.check_rootfs().map(|()| 0)
 }
 
-fn refused(bundle: &Bundle, what: &str) -> String {
-    format!("{}: {what}", bundle.file.display())
+/// The mistakes as one error. What was left out before them is said first: it can be why.
+fn refused(global: &Global, bundle: &Bundle, refusal: &Refusal) -> String {
+    log::warnings(global, &bundle.warnings);
+    format!("{}: {refusal}", bundle.file.display())
 }
 
 /// What create, run and restore begin with: everything read, everything decided, nothing done.
@@ -256,8 +258,7 @@ pub(crate) fn prepare(
     let profile = bundle.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let key = profile.map(coracle_plan::seccomp_key);
     request.compiled = key.as_ref().and_then(|key| kept::get(&root, key));
-    let plan =
-        coracle_plan::plan(&bundle.spec, &host, &request).map_err(|r| refused(&bundle, &r.to_string()))?;
+    let plan = coracle_plan::plan(&bundle.spec, &host, &request).map_err(|r| refused(global, &bundle, &r))?;
     bundle.check_rootfs()?;
     log::debug(global, || coracle_plan::show::show(&plan));
     if let Some(filter) = plan.filter() {
@@ -277,7 +278,7 @@ fn make(
     let prepared = prepare(global, args, detached, image)?;
     if foreground {
         let startable = coracle_plan::startable(&prepared.bundle.spec);
-        startable.map_err(|r| refused(&prepared.bundle, &r.to_string()))?;
+        startable.map_err(|r| refused(global, &prepared.bundle, &r))?;
     }
     let root = global.state_root();
     let mut warnings = prepared.warnings();

@@ -292,7 +292,7 @@ impl Child<'_> {
                 fs::umask(*mask);
                 Ok(())
             }
-            Act::Bounding(keep, inheritable) => creds::bounding(*keep, *inheritable),
+            Act::Bounding(keep) => creds::bounding(*keep),
             Act::Ids(uid, gid, groups) => {
                 creds::ids(*uid, *gid, groups.as_deref())?;
                 // Another user's memory is as traceable as the sysctl fs.suid_dumpable says.

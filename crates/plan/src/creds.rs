@@ -62,17 +62,23 @@ pub(crate) fn capabilities(
             names(missing).join(", ")
         ));
     }
-    // Ambient needs permitted and inheritable, effective needs permitted: capabilities(7). What does not meet that cannot be had.
+    // Effective needs permitted, inheritable needs bounding, ambient needs permitted and inheritable: capabilities(7). The kernel
+    // looks at the second when the set is made only: one that was inheritable before it was bounded would be kept, and by a file's
+    // inheritable set, or as root, be had in spite of the bound.
     let permitted = permitted & can;
     let inheritable = inheritable & can;
-    let beyond = names(effective & can & !permitted);
-    if !beyond.is_empty() {
-        found.problem(
-            "process.capabilities.effective",
-            format!("holds {}, which permitted lacks", beyond.join(", ")),
-            "capabilities(7)",
-            "add what is missing to permitted",
-        );
+    for (set, beyond, lacking) in [
+        ("effective", effective & can & !permitted, "permitted"),
+        ("inheritable", inheritable & !bounding, "bounding"),
+    ] {
+        if beyond != 0 {
+            found.problem(
+                format!("process.capabilities.{set}"),
+                format!("holds {}, which {lacking} lacks: operation not permitted", names(beyond).join(", ")),
+                "capabilities(7)",
+                format!("add what is missing to {lacking}"),
+            );
+        }
     }
     let refused = names(ambient & can & !(permitted & inheritable));
     if !refused.is_empty() {

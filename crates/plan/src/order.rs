@@ -121,7 +121,7 @@ fn root_is_named(spec: &Spec, found: &mut Findings) {
 /// What the init of a container without `process` is: it will never be anything else, and needs no rights for that.
 fn only_waiting() -> [Step; 2] {
     [
-        step(Act::Bounding(0, 0), "process.capabilities.bounding"),
+        step(Act::Bounding(0), "process.capabilities.bounding"),
         step(Act::Capabilities(Capabilities::default()), "process.capabilities"),
     ]
 }
@@ -570,7 +570,7 @@ fn workload(
     // A directory that its user cannot enter (an image whose WORKDIR is /root) is one to start in all the same, as with runc.
     setup.push(step(Act::ChdirEarly(cwd.clone()), "process.cwd"));
     // What is inheritable without being bounded becomes so first: later it could not. capset(2).
-    setup.push(step(Act::Bounding(bounding, sets.inheritable & !bounding), "process.capabilities.bounding"));
+    setup.push(step(Act::Bounding(bounding), "process.capabilities.bounding"));
     let mut ids = creds::ids(process.user(), maps, namespaces::denies_setgroups(spec, host), found);
     if let (Act::Ids(.., groups), true) = (&mut ids, keeps_groups(spec)) {
         *groups = None;

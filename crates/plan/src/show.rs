@@ -229,7 +229,7 @@ pub fn act(step: &Step) -> String {
             format!("limit {} to {soft}, at most {hard}", limits::rlimit_name(*number))
         }
         Act::Umask(mask) => format!("set the umask {mask:04o}"),
-        Act::Bounding(keep, _) => format!("bound capabilities to: {}", capabilities(*keep)),
+        Act::Bounding(keep) => format!("bound capabilities to: {}", capabilities(*keep)),
         Act::Ids(uid, gid, groups) => {
             format!("become user {uid}, group {gid}, further groups {:?}", groups.as_deref().unwrap_or(&[]))
         }

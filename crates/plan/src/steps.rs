@@ -169,8 +169,8 @@ pub enum Act {
     MemoryPolicy(u32, Vec<u64>),
     /// The file creation mask.
     Umask(u32),
-    /// Drop from the bounding set all but the first; the second become inheritable before.
-    Bounding(u64, u64),
+    /// Drop from the bounding set all but these.
+    Bounding(u64),
     /// uid, gid, supplementary gids; `None` leaves the groups (setgroups denied in this user namespace).
     Ids(u32, u32, Option<Vec<u32>>),
     /// Effective, permitted, inheritable, ambient; capabilities that must stay until the seccomp filter is loaded.

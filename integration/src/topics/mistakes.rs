@@ -184,7 +184,8 @@ mistakes! {
         "/process/user/uid": 1000, "/linux/namespaces/-": {"type": "user"},
             "/linux/uidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}],
             "/linux/gidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}] => "process.user.uid: 1000 is not mapped (user_namespaces(7)); cover it in linux.uidMappings";
-        "/process/capabilities/effective": ["CAP_KILL", "CAP_CHOWN"], "/process/capabilities/permitted": ["CAP_KILL"] => "process.capabilities.effective: holds CAP_CHOWN, which permitted lacks (capabilities(7)); add what is missing to permitted";
+        "/process/capabilities/effective": ["CAP_KILL", "CAP_CHOWN"], "/process/capabilities/permitted": ["CAP_KILL"] => "process.capabilities.effective: holds CAP_CHOWN, which permitted lacks: operation not permitted (capabilities(7)); add what is missing to permitted";
+        "/process/capabilities/inheritable": ["CAP_KILL", "CAP_CHOWN"], "/process/capabilities/bounding": ["CAP_KILL"] => "process.capabilities.inheritable: holds CAP_CHOWN, which bounding lacks: operation not permitted (capabilities(7)); add what is missing to bounding";
         "/process/capabilities/bounding": "CAP_KILL" => "process.capabilities.bounding: \"CAP_KILL\" is not an array (config.md, Process); write an array";
         "/process/capabilities/permitted": [7] => "process.capabilities.permitted[0]: 7 is not a string (config.md, Process); write a string";
         "/process/noNewPrivileges": 1 => "process.noNewPrivileges: 1 is not true or false (config.md, Process); write true or false";

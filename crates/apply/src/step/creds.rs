@@ -12,13 +12,8 @@ pub(crate) fn become_root() -> Result<()> {
     creds::setuid_all(0).or_else(unmapped).doing(|| "becoming user 0 of the user namespace".into())
 }
 
-/// Drops from the bounding set all but `keep`, when `inheritable` (nothing, most often) are so.
-pub(crate) fn bounding(keep: u64, inheritable: u64) -> Result<()> {
-    if inheritable != 0 {
-        let doing = || format!("making capabilities inheritable ({inheritable:#x})");
-        let now = creds::capget().doing(doing)?;
-        creds::capset(&CapSets { inheritable: now.inheritable | inheritable, ..now }).doing(doing)?;
-    }
+/// Drops from the bounding set all but `keep`.
+pub(crate) fn bounding(keep: u64) -> Result<()> {
     for n in (0..63).filter(|n| keep >> n & 1 == 0) {
         match creds::capbset_drop(n) {
             Ok(()) => {}

@@ -170,6 +170,9 @@ fn identity(r: &mut Random, bundle: &mut Bundle, user_namespace: bool) {
             sets.remove(set);
         }
     }
+    if let (true, Some(sets)) = (sets.get("bounding").is_none(), sets.as_object_mut()) {
+        sets.remove("inheritable"); // what is inheritable must be bounded, or is refused
+    }
     bundle.set("/process/capabilities", sets);
     if r.once_in(10) {
         bundle.remove("/process/capabilities");
