@@ -74,7 +74,6 @@ pub fn process(bytes: &[u8]) -> Result<(Process, Vec<String>), Refusal> {
     }
     let mut process = value(bytes)?;
     if let Some(fields) = process.as_object_mut() {
-        fields.entry("user").or_insert_with(|| json!({"uid": 0, "gid": 0}));
         fields.entry("cwd").or_insert_with(|| "/".into());
     }
     let whole = json!({ "process": process });
@@ -298,11 +297,24 @@ mod tests {
 
     #[test]
     fn an_absent_pids_limit_is_none_and_zero_is_one() {
-        for (pids, there) in [("{}", false), (r#"{"limit":0}"#, true), (r#"{"limit":5}"#, true)] {
+        let none = r#"{"limit":null}"#;
+        for (pids, there) in
+            [("{}", false), (none, false), (r#"{"limit":0}"#, true), (r#"{"limit":5}"#, true)]
+        {
             let text = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{{"pids":{pids}}}}}}}"#);
             let (spec, _) = parse(text.as_bytes()).expect("read");
             let resources = spec.linux().as_ref().and_then(|l| l.resources().clone()).expect("resources");
             assert_eq!(resources.pids().is_some(), there, "{pids}");
+        }
+    }
+
+    #[test]
+    fn without_a_user_it_is_root() {
+        for user in ["", r#","user":null"#, r#","user":{}"#] {
+            let text = format!(r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","args":["a"]{user}}}}}"#);
+            let (spec, _) = parse(text.as_bytes()).expect("read");
+            let user = spec.process().as_ref().map(|p| (p.user().uid(), p.user().gid()));
+            assert_eq!(user, Some((0, 0)), "{text}");
         }
     }
 

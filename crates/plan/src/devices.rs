@@ -84,6 +84,16 @@ pub(crate) fn plan(spec: &Spec, nodes: &Nodes, found: &mut Findings) -> Vec<(Dev
             fits.unwrap_or(0)
         };
         let (major, minor) = (number(d.major(), 0xfff, "major"), number(d.minor(), 0xf_ffff, "minor"));
+        let mode = d.file_mode().unwrap_or(0o666);
+        // Engines copy st_mode, with the kind of the file in it: inode(7).
+        if mode > 0o177_777 {
+            found.problem(
+                format!("{at}.fileMode"),
+                format!("{mode} is no file mode"),
+                "config-linux.md, Devices",
+                "write it in decimal, such as 438 for octal 0666",
+            );
+        }
         let (node, maps) = match nodes.given {
             _ if !nodes.user_namespace || kind == libc::S_IFIFO => (Node::Made, None),
             Some(maps) => (Node::Given, Some(maps)),
@@ -101,7 +111,7 @@ pub(crate) fn plan(spec: &Spec, nodes: &Nodes, found: &mut Findings) -> Vec<(Dev
                 kind,
                 major,
                 minor,
-                mode: d.file_mode().unwrap_or(0o666) & 0o7777,
+                mode: mode & 0o7777,
                 uid,
                 gid,
                 node,
@@ -197,16 +207,17 @@ fn rule(d: &LinuxDeviceCgroup, at: &str, found: &mut Findings) -> Rule {
     Rule { allow: d.allow(), kind, major, minor, access }
 }
 
-/// Absent and negative numbers stand for all. One that no device can have must not become that.
+/// An absent number stands for all, and so does -1, as programs in Go write it. Another that no device can have must not
+/// become that.
 fn number(n: Option<i64>, at: &str, found: &mut Findings) -> Option<u32> {
-    let n = n.filter(|n| *n >= 0)?;
+    let n = n.filter(|n| *n != -1)?;
     let small = u32::try_from(n);
     if small.is_err() {
         found.problem(
             at,
             format!("{n} is no device number"),
             "config-linux.md, Allowed Device list",
-            "write it smaller, or leave it out for all",
+            "write that of a device, or leave it out for all",
         );
     }
     small.ok()

@@ -116,6 +116,11 @@ pub(crate) fn unquoted<'a>(key: &str, value: &'a str) -> &'a str {
     bare.filter(|_| is_context(key.as_bytes())).unwrap_or(value)
 }
 
+/// Whether that is a label without them.
+pub(crate) fn is_bare(key: &str, value: &str) -> bool {
+    is_context(key.as_bytes()) && !value.starts_with('"')
+}
+
 fn is_context(key: &[u8]) -> bool {
     [b"context".as_slice(), b"fscontext", b"defcontext", b"rootcontext"].contains(&key)
 }

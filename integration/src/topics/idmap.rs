@@ -21,6 +21,7 @@ tests! {
     crun_spells_the_map_in_the_option [Need::Kernel(5, 12)] known "runc": "the spelling is crun's";
     a_part_of_the_container_is_mapped [Need::Kernel(5, 12)] known "runc": "before 1.2 not known"
         known "crun": "the source is taken from the host";
+    empty_maps_are_none;
     without_any_map_it_is_refused known "crun": "before 1.9 it maps nothing";
     half_a_map_is_refused;
 }
@@ -182,6 +183,15 @@ fn without_any_map_it_is_refused(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
     mapped(&mut bundle, &volume, &["bind", "idmap"], None);
     ctx.refused(&bundle, &[]).map(drop)
+}
+
+fn empty_maps_are_none(ctx: &Ctx) -> Result {
+    let volume = Volume::new(ctx)?;
+    let mut bundle = ctx.waiting()?;
+    mapped(&mut bundle, &volume, &["bind"], Some((json!([]), json!([]))));
+    let container = ctx.started(&bundle)?;
+    check_eq!(owner(container.pid, "/tmp/file")?, (1000, 2000), "owner of the file");
+    Ok(())
 }
 
 fn half_a_map_is_refused(ctx: &Ctx) -> Result {

@@ -6,6 +6,7 @@ use crate::harness::{Ctx, Result, check_eq, look, tests};
 
 tests! {
     user_and_groups_are_set;
+    without_a_user_it_is_root;
     no_group_of_the_caller_is_kept;
     mappings_are_written_as_asked;
     a_user_namespace_without_mappings_has_the_callers_ids known "runc": "refuses it";
@@ -32,6 +33,16 @@ fn user_and_groups_are_set(ctx: &Ctx) -> Result {
     check_eq!(look::status(container.pid, "Uid")?, "1000 1000 1000 1000", "uids");
     check_eq!(look::status(container.pid, "Gid")?, "1001 1001 1001 1001", "gids");
     check_eq!(look::status(container.pid, "Groups")?, "5 44", "groups");
+    Ok(())
+}
+
+/// The members of the object are REQUIRED; the object itself is not, says the schema.
+fn without_a_user_it_is_root(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.remove("/process/user");
+    let container = ctx.started(&bundle)?;
+    check_eq!(look::status(container.pid, "Uid")?, "0 0 0 0", "uids");
+    check_eq!(look::status(container.pid, "Gid")?, "0 0 0 0", "gids");
     Ok(())
 }
 

@@ -253,10 +253,12 @@ mistakes! {
         "/linux/devices": [{"type": "c", "path": "dev/x", "major": 1, "minor": 3}] => "linux.devices[0].path: \"dev/x\" is not absolute (config-linux.md, Devices); write it from the root, such as /dev/fuse";
         "/linux/devices": [{"type": "c", "path": "/dev/x"}] => "linux.devices[0]: has no major and minor number (config-linux.md, Devices); add them, such as major 1, minor 3";
         "/linux/devices": [{"type": "c", "path": "/dev/x", "major": 4096, "minor": 3}] => "linux.devices[0].major: 4096 is not from 0 to 4095 (config-linux.md, Devices); write the number that ls -l shows for the device";
+        "/linux/devices": [{"type": "c", "path": "/dev/x", "major": 1, "minor": 3, "fileMode": 20666666}] => "linux.devices[0].fileMode: 20666666 is no file mode (config-linux.md, Devices); write it in decimal, such as 438 for octal 0666";
         "/linux/devices": [{"type": "c", "path": "/etc/passwd", "major": 1, "minor": 3}] => "making the device \"/etc/passwd\": something else of that name exists in the root file system (asked for by linux.devices[0])";
         "/linux/resources/devices": [{"allow": false, "access": "rwx"}] => "linux.resources.devices[0].access: 'x' is not an access (config-linux.md, Allowed Device list); use r, w and m";
         "/linux/resources/devices": [{"allow": true, "type": "p"}] => "linux.resources.devices[0].type: p has no device number to filter (config-linux.md, Allowed Device list); use a, b or c";
-        "/linux/resources/devices": [{"allow": true, "type": "c", "major": 4294967296u64}] => "linux.resources.devices[0].major: 4294967296 is no device number (config-linux.md, Allowed Device list); write it smaller, or leave it out for all";
+        "/linux/resources/devices": [{"allow": true, "type": "c", "major": 4294967296u64}] => "linux.resources.devices[0].major: 4294967296 is no device number (config-linux.md, Allowed Device list); write that of a device, or leave it out for all";
+        "/linux/resources/devices": [{"allow": true, "type": "c", "minor": -2}] => "linux.resources.devices[0].minor: -2 is no device number (config-linux.md, Allowed Device list); write that of a device, or leave it out for all";
         "/linux/resources/devices": [{"access": "rwm"}] => "linux.resources.devices[0].allow: is missing (config-linux.md, Control groups); add it";
     }
 

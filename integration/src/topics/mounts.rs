@@ -22,6 +22,7 @@ tests! {
     a_recursive_read_only_bind_is_read_only_below [Need::Kernel(5, 12)]
         known "runc": "before 1.2 rro is not known";
     tmpfs_options_are_in_force;
+    options_may_stand_in_one_word;
     tmpcopyup_copies_what_was_there known "crun": "needs a writable root in old versions";
     a_file_is_bound_over_a_file;
     a_missing_destination_is_made;
@@ -210,6 +211,34 @@ fn tmpfs_options_are_in_force(ctx: &Ctx) -> Result {
     let container = ctx.started(&bundle)?;
     let mount = look::mount_at(container.pid, "/tmp")?;
     check!(mount.has("nosuid") && mount.super_has("size=1024k") && mount.super_has("mode=711"), "{mount:?}");
+    Ok(())
+}
+
+/// Options of the file system reach it separated by commas: config.md, Linux mount options.
+fn options_may_stand_in_one_word(ctx: &Ctx) -> Result {
+    for layer in ["lower", "upper", "work"] {
+        fs::create_dir(ctx.dir.join(layer))?;
+    }
+    fs::write(ctx.dir.join("lower/file"), "lower")?;
+    let dir = path(&ctx.dir);
+    let layers = format!("lowerdir={dir}/lower,upperdir={dir}/upper,workdir={dir}/work");
+    let mut bundle = ctx.shell("cat /var/file; echo made > /var/made")?;
+    bundle.mount("tmpfs", "tmpfs", "/tmp", &["size=1m,mode=0711"]).mount(
+        "overlay",
+        "overlay",
+        "/var",
+        &[&layers],
+    );
+    check_eq!(ctx.stdout(&bundle)?, "lower", "the file of the lower layer");
+    check_eq!(
+        fs::read_to_string(ctx.dir.join("upper/made"))?,
+        "made\n",
+        "what was written, in the upper layer"
+    );
+    bundle.args(&["/probe", "wait"]);
+    let container = ctx.started(&bundle)?;
+    let mount = look::mount_at(container.pid, "/tmp")?;
+    check!(mount.super_has("size=1024k") && mount.super_has("mode=711"), "{mount:?}");
     Ok(())
 }
 

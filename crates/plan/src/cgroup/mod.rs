@@ -13,6 +13,7 @@ pub use update::update;
 
 use crate::devices;
 use crate::inputs::{CgroupMode, Host, Request};
+use crate::mounts::each_option;
 use crate::problem::Findings;
 use crate::steps::{Cgroup, NO_DEVICE_RULES};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
@@ -131,10 +132,9 @@ fn path(asked: Option<&Path>, host: &Host, request: &Request, found: &mut Findin
 fn owner(spec: &Spec, host: &Host, found: &mut Findings) -> Option<u32> {
     let writable = |m: &oci_spec::runtime::Mount| {
         let kind = m.typ().as_deref().unwrap_or_default();
-        let options = m.options().as_deref().unwrap_or_default();
         kind.starts_with("cgroup")
             && m.destination() == Path::new("/sys/fs/cgroup")
-            && !options.iter().any(|o| o == "ro")
+            && !each_option(m).any(|(_, option)| option == "ro")
     };
     let own = crate::namespaces::asked(spec, Kind::Cgroup) == Some(true);
     if host.cgroup != CgroupMode::Unified || !own || !spec.mounts().iter().flatten().any(writable) {

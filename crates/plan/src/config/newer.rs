@@ -1,12 +1,14 @@
 //! What the specification has and oci-spec 0.10's types lack, said in words that these types know and that mean the same.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Changes config.json so. For the second reading only: the first one failed.
 pub(super) fn respell(whole: &mut Value) {
     scheduler_flags(whole);
     huge_limits(whole);
     empty_affinity(whole);
+    no_user(whole);
+    no_pids_limit(whole);
 }
 
 /// A word of these types as the specification has it.
@@ -49,5 +51,22 @@ fn huge_limits(whole: &mut Value) {
 fn empty_affinity(whole: &mut Value) {
     if let Some(lists) = whole.pointer_mut("/process/execCPUAffinity").and_then(Value::as_object_mut) {
         lists.retain(|_, list| list != "");
+    }
+}
+
+/// config.md, User: the members are REQUIRED, the object around them is not, and to programs in Go its absence is root.
+fn no_user(whole: &mut Value) {
+    if let Some(process) = whole.get_mut("process").and_then(Value::as_object_mut) {
+        let user = process.entry("user").or_insert(Value::Null);
+        if user.is_null() {
+            *user = json!({"uid": 0, "gid": 0});
+        }
+    }
+}
+
+/// config-linux.md, PIDs: the limit is OPTIONAL.
+fn no_pids_limit(whole: &mut Value) {
+    if let Some(pids) = whole.pointer_mut("/linux/resources/pids").and_then(Value::as_object_mut) {
+        pids.retain(|_, limit| !limit.is_null());
     }
 }

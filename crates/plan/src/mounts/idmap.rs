@@ -25,10 +25,10 @@ pub(super) fn plan(
     found: &mut Findings,
 ) -> Option<IdMapped> {
     let recursive = word.as_ref().is_some_and(|w| w.recursive);
-    let (uids, gids) = (asked_mount.uid_mappings(), asked_mount.gid_mappings());
-    if uids.is_some() || gids.is_some() {
-        let one = |list: &Option<Vec<LinuxIdMapping>>, name: &str, found: &mut Findings| {
-            let list = list.as_deref().unwrap_or(&[]);
+    let uids = asked_mount.uid_mappings().as_deref().unwrap_or_default();
+    let gids = asked_mount.gid_mappings().as_deref().unwrap_or_default();
+    if !(uids.is_empty() && gids.is_empty()) {
+        let one = |list: &[LinuxIdMapping], name: &str, found: &mut Findings| {
             if list.is_empty() {
                 found.problem(
                     format!("{at}.{name}"),

@@ -9,6 +9,7 @@ use crate::problem::Findings;
 use crate::steps::{Act, Bind, Mount, MountKind, Namespaces, Parameter, Step};
 use coracle_sys::{libc, mount::attr};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount as Asked, Spec};
+pub(crate) use options::each_option;
 pub use options::known_options;
 use options::{Meaning, change, meaning};
 use std::ffi::{CStr, CString};
@@ -185,10 +186,9 @@ struct Words {
 
 fn read_options(asked: &Asked, at: &str, out: &mut Mount, found: &mut Findings) -> Words {
     let mut words = Words::default();
-    // Podman writes empty ones.
-    for (j, word) in asked.options().iter().flatten().enumerate().filter(|(_, word)| !word.is_empty()) {
+    for (j, word) in each_option(asked) {
         let at = format!("{at}.options[{j}]");
-        let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(k, v)| (k, Some(v)));
+        let (key, value) = word.split_once('=').map_or((word, None), |(k, v)| (k, Some(v)));
         match meaning(key) {
             Some(Meaning::IdMap(recursive)) => {
                 words.idmap = Some(idmap::Word { recursive, maps: value.map(str::to_owned), at });
@@ -371,8 +371,7 @@ pub(crate) fn propagation_of(step: &Step) -> Option<Step> {
 /// Whether some mount makes the container's /dev (then default devices and links are put there even if it is a bind).
 pub(crate) fn dev_is_bind(spec: &Spec, rootfs: &Path) -> bool {
     let bind = |m: &&Asked| {
-        m.options().iter().flatten().any(|o| o == "bind" || o == "rbind")
-            || m.typ().as_deref() == Some("bind")
+        each_option(m).any(|(_, o)| o == "bind" || o == "rbind") || m.typ().as_deref() == Some("bind")
     };
     spec.mounts().iter().flatten().filter(|m| destination(m, rootfs) == b"dev").any(|m| bind(&m))
 }

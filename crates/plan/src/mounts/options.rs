@@ -1,6 +1,28 @@
 //! The words of `mounts[].options`: config.md, Linux mount options; mount(8). What a word does to a mount, not how.
 
+use crate::labels;
 use coracle_sys::{libc, mount::attr};
+use oci_spec::runtime::Mount;
+
+/// The options of a mount, each with its place in the list.
+pub(crate) fn each_option(mount: &Mount) -> impl Iterator<Item = (usize, &str)> {
+    let list = mount.options().iter().flatten().enumerate();
+    list.flat_map(|(place, text)| separate(text).map(move |word| (place, word)))
+}
+
+/// Several options may stand in one text, separated by commas as in the data of mount(2). Those in quotes and after a
+/// backslash (the paths of an overlay) separate nothing, nor do those of a label: selinux(8). Podman writes empty ones.
+fn separate(text: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let label = text.split_once('=').is_some_and(|(key, value)| labels::is_bare(key, value));
+    let ends = move |c| {
+        let ends = c == ',' && !(quoted || escaped || label);
+        quoted ^= c == '"';
+        escaped = c == '\\' && !escaped;
+        ends
+    };
+    text.split(ends).filter(|word| !word.is_empty())
+}
 
 /// What an option word means.
 pub(super) enum Meaning {
@@ -105,4 +127,19 @@ pub(super) fn change(pair: &mut (u64, u64), what: &Meaning) -> bool {
         _ => return false,
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::separate;
+
+    #[test]
+    fn commas_separate_options() {
+        let of = |text| separate(text).collect::<Vec<_>>();
+        assert_eq!(of("size=64k,mode=1777"), ["size=64k", "mode=1777"]);
+        assert_eq!(of(",nosuid,,nodev"), ["nosuid", "nodev"]);
+        assert_eq!(of(r"lowerdir=/a\,b:/c,upperdir=/u"), [r"lowerdir=/a\,b:/c", "upperdir=/u"]);
+        assert_eq!(of(r#"context="a:s0:c1,c2",ro"#), [r#"context="a:s0:c1,c2""#, "ro"]);
+        assert_eq!(of("context=a:s0:c1,c2"), ["context=a:s0:c1,c2"]);
+    }
 }
