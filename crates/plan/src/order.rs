@@ -460,12 +460,7 @@ fn after_root(
     let mut whole = readonly.then(|| "root.readonly".to_owned());
     for (i, path) in linux.and_then(|l| l.readonly_paths().as_ref()).into_iter().flatten().enumerate() {
         let at = format!("linux.readonlyPaths[{i}]");
-        if !path.starts_with('/') {
-            // More is protected so, not less: unlike a mask, it hides nothing that somebody counts on.
-            found.warn(format!(
-                "{at}: {path:?} is not absolute (config-linux.md, Readonly Paths); taken from the root"
-            ));
-        }
+        // One that is not absolute, as it must be, is taken from the root, without a word: more is protected so, not less.
         let path = below_root(path, &at, found);
         if path.is_empty() {
             // A mount over the root would be seen by nobody who is below it already: the root's own mount is changed.
