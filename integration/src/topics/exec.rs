@@ -18,6 +18,7 @@ tests! {
     a_terminal_is_relayed_line_by_line [Need::Runtime("coracle")];
     a_detached_process_is_known_by_its_pid_file;
     a_file_without_capabilities_means_the_containers;
+    what_the_file_says_holds known "runc": "before 1.2 no umask, score or policy" known "crun": "has no oom score";
     rlimits_of_the_file_hold known "runc": "before 1.1.13 built with a newer Go the soft limit is raised";
     the_io_priority_of_the_file_holds known "runc": "before 1.2 not" known "crun": "1.8 has none";
     the_cpus_of_the_file_hold known "runc": "before 1.3 ignores the field";
@@ -38,6 +39,15 @@ fn exec_file(ctx: &Ctx, container: &Container, process: &Value) -> Result<Output
     let file = ctx.dir.join("process.json");
     fs::write(&file, process.to_string())?;
     ctx.exec(container, &["--process", path(&file)], &[])
+}
+
+/// The same, but it is left running: its pid.
+fn exec_and_leave(ctx: &Ctx, container: &Container, process: &Value) -> Result<u32> {
+    let (file, pid_file) = (ctx.dir.join("process.json"), ctx.dir.join("exec.pid"));
+    fs::write(&file, process.to_string())?;
+    let flags = ["--detach", "--pid-file", path(&pid_file), "--process", path(&file)];
+    ctx.exec(container, &flags, &[])?.succeeded("exec")?;
+    Ok(fs::read_to_string(&pid_file)?.parse()?)
 }
 
 fn the_exit_status_is_the_programs(ctx: &Ctx) -> Result {
@@ -135,6 +145,43 @@ fn a_file_without_capabilities_means_the_containers(ctx: &Ctx) -> Result {
     Ok(())
 }
 
+/// Another process than the container's own in every respect: what exec gives is as create gives it.
+fn what_the_file_says_holds(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let kill = ["CAP_KILL"];
+    let process = json!({"args": ["/probe", "wait"], "cwd": "/tmp", "env": ["WHO=exec"],
+        "user": {"uid": 1000, "gid": 1001, "additionalGids": [5, 44], "umask": 0o27},
+        "capabilities": {"bounding": kill, "effective": kill, "permitted": kill, "inheritable": kill, "ambient": kill},
+        "noNewPrivileges": true, "oomScoreAdj": 333, "scheduler": {"policy": "SCHED_BATCH", "nice": 5}});
+    let pid = exec_and_leave(ctx, &container, &process)?;
+    let held = || -> Result {
+        let wanted = [
+            ("Uid", "1000 1000 1000 1000"),
+            ("Gid", "1001 1001 1001 1001"),
+            ("Groups", "5 44"),
+            ("Umask", "0027"),
+            ("NoNewPrivs", "1"),
+        ];
+        let sets = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| (set, "0000000000000020"));
+        for (name, value) in wanted.into_iter().chain(sets) {
+            check_eq!(look::status(pid, name)?, value, "{name}");
+        }
+        let of = |file: &str| format!("/proc/{pid}/{file}");
+        check_eq!(fs::read_to_string(of("oom_score_adj"))?, "333\n", "oom score");
+        check_eq!(fs::read_link(of("cwd"))?.display().to_string(), "/tmp", "working directory");
+        check!(fs::read_to_string(of("environ"))?.starts_with("WHO=exec\0"), "environment");
+        let stat = fs::read_to_string(of("stat"))?;
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        // Numbers of proc_pid_stat(5), which counts from 1: the nice value is the 19th, the policy the 41st.
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        check_eq!((fields[16], fields[38]), ("5", "3"), "nice value and policy");
+        Ok(())
+    };
+    let held = held();
+    look::kill_and_reap(pid);
+    held
+}
+
 fn rlimits_of_the_file_hold(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
     let process = json!({"args": ["/bin/sh", "-c", "ulimit -n"], "cwd": "/", "user": {"uid": 0, "gid": 0},
@@ -145,14 +192,9 @@ fn rlimits_of_the_file_hold(ctx: &Ctx) -> Result {
 
 fn the_io_priority_of_the_file_holds(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
-    let file = ctx.dir.join("process.json");
     let process = json!({"args": ["/probe", "wait"], "cwd": "/", "user": {"uid": 0, "gid": 0},
         "ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 0}});
-    fs::write(&file, process.to_string())?;
-    let pid_file = ctx.dir.join("exec.pid");
-    let flags = ["--detach", "--pid-file", path(&pid_file), "--process", path(&file)];
-    ctx.exec(&container, &flags, &[])?.succeeded("exec")?;
-    let pid: u32 = fs::read_to_string(&pid_file)?.parse()?;
+    let pid = exec_and_leave(ctx, &container, &process)?;
     let told = std::process::Command::new("ionice").args(["-p", &pid.to_string()]).output()?;
     look::kill_and_reap(pid);
     check!(String::from_utf8_lossy(&told.stdout).starts_with("idle"), "ionice: {told:?}");
