@@ -11,6 +11,8 @@ use crate::harness::{
 
 tests! {
     files_are_as_the_table_says [Need::CgroupV2, Need::Controller("memory"), Need::Controller("cpuset")];
+    files_of_v1_are_as_asked [Need::File("/sys/fs/cgroup/memory/memory.swappiness"), Need::File("/sys/fs/cgroup/cpu/cpu.rt_period_us"),
+        Need::File("/sys/fs/cgroup/blkio/blkio.bfq.io_service_bytes")] known "runc": "before 1.2 passes the burst over";
     systemd_knows_what_the_files_say [Need::CgroupV2, Need::Controller("memory"), Need::Controller("cpuset"), Need::Systemd];
     systemd_knows_what_an_update_says [Need::CgroupV2, Need::Controller("memory"), Need::Controller("cpuset"), Need::Systemd];
     peers_write_the_same [Need::CgroupV2, Need::Controller("memory"), Need::File("/usr/sbin/runc"), Need::File("/usr/bin/crun")];
@@ -208,6 +210,50 @@ fn check_rows(ctx: &Ctx, way: Way) -> Result {
     for row in table(ctx)? {
         let seen = seen(ctx, &ctx.runtime, &row, way)?;
         check_eq!(seen, way.wanted(&row), "{} of {}", way.name(), row.resources);
+    }
+    Ok(())
+}
+
+/// In a group at the top: those below another have no share of real time, unless that has one (sched(7)).
+fn files_of_v1_are_as_asked(ctx: &Ctx) -> Result {
+    let disk = look::disk()?;
+    let (major, minor) = disk.split_once(':').unwrap_or_default();
+    let (major, minor): (u32, u32) = (major.parse()?, minor.parse()?);
+    let throttled = |rate: u64| json!([{"major": major, "minor": minor, "rate": rate}]);
+    let resources = json!({
+        "memory": {"limit": 64 << 20, "reservation": 32 << 20, "swap": 128 << 20, "swappiness": 50,
+            "disableOOMKiller": true, "useHierarchy": true},
+        "cpu": {"shares": 512, "quota": 50000, "period": 100_000, "burst": 10000, "realtimePeriod": 500_000,
+            "realtimeRuntime": 1000, "cpus": "0", "mems": "0"},
+        "blockIO": {"weight": 200, "throttleReadBpsDevice": throttled(1 << 20), "throttleWriteIOPSDevice": throttled(77)},
+        "pids": {"limit": 17},
+    });
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/cgroupsPath", json!(format!("/{}", ctx.id()))).set("/linux/resources", resources);
+    let container = ctx.started(&bundle)?;
+    for (file, value) in [
+        ("memory.limit_in_bytes", "67108864"),
+        ("memory.soft_limit_in_bytes", "33554432"),
+        ("memory.memsw.limit_in_bytes", "134217728"),
+        ("memory.swappiness", "50"),
+        ("memory.oom_control", "oom_kill_disable 1"),
+        ("memory.use_hierarchy", "1"),
+        ("cpu.shares", "512"),
+        ("cpu.cfs_quota_us", "50000"),
+        ("cpu.cfs_period_us", "100000"),
+        ("cpu.cfs_burst_us", "10000"),
+        ("cpu.rt_period_us", "500000"),
+        ("cpu.rt_runtime_us", "1000"),
+        ("cpuset.cpus", "0"),
+        ("cpuset.mems", "0"),
+        ("blkio.bfq.weight", "200"),
+        ("blkio.throttle.read_bps_device", &format!("{disk} 1048576")),
+        ("blkio.throttle.write_iops_device", &format!("{disk} 77")),
+        ("pids.max", "17"),
+    ] {
+        let controller = file.split('.').next().unwrap_or_default();
+        let told = look::cgroup_file(container.pid, controller, file)?;
+        check_eq!(told.lines().next().unwrap_or_default(), value, "{file}");
     }
     Ok(())
 }
