@@ -42,7 +42,6 @@ const PROG_QUERY: u32 = 16;
 const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
-const REPLACE: u32 = 4;
 
 /// The name that programs loaded here have in the kernel: at most 15 letters, digits and underscores.
 pub const NAME: &str = "coracle_devices";
@@ -95,25 +94,14 @@ pub fn verifier_log(program: &[Insn]) -> String {
     String::from_utf8_lossy(&log[..end]).into_owned()
 }
 
-fn attach(cgroup: BorrowedFd, program: BorrowedFd, flags: u32, replaced: u32) -> Result<()> {
-    let mut attr: Attr = [0; 32];
-    attr[0] = pair(cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32);
-    attr[1] = pair(ATTACH_DEVICE, flags);
-    attr[2] = pair(replaced, 0);
-    // SAFETY: this command takes no pointer.
-    unsafe { bpf(PROG_ATTACH, &mut attr) }.map(drop)
-}
-
 /// BPF_PROG_ATTACH to a cgroup v2 directory, beside what is attached already (all must allow).
 /// Errors: EBADF for a descriptor that is no cgroup v2 directory.
 pub fn attach_device_program(cgroup: BorrowedFd, program: BorrowedFd) -> Result<()> {
-    attach(cgroup, program, ALLOW_MULTI, 0)
-}
-
-/// BPF_PROG_ATTACH with BPF_F_REPLACE (Linux 5.6): puts a program in the place of one that [`attach_device_program`]
-/// attached, at once, so that there is no moment without a filter. Errors: ENOENT when `old` is not attached there.
-pub fn replace_device_program(cgroup: BorrowedFd, program: BorrowedFd, old: BorrowedFd) -> Result<()> {
-    attach(cgroup, program, ALLOW_MULTI | REPLACE, old.as_raw_fd() as u32)
+    let mut attr: Attr = [0; 32];
+    attr[0] = pair(cgroup.as_raw_fd() as u32, program.as_raw_fd() as u32);
+    attr[1] = pair(ATTACH_DEVICE, ALLOW_MULTI);
+    // SAFETY: this command takes no pointer.
+    unsafe { bpf(PROG_ATTACH, &mut attr) }.map(drop)
 }
 
 /// BPF_PROG_DETACH from a cgroup v2 directory. Errors: ENOENT when it is not attached there.

@@ -11,7 +11,8 @@ tests! {
     update_reads_standard_input [Need::Controller("memory"), Need::Controller("pids")];
     update_keeps_what_it_is_not_told [Need::Controller("memory"), Need::Controller("cpu"), Need::CgroupV2];
     update_that_fails_changes_nothing [Need::Controller("memory"), Need::Controller("pids"), Need::Controller("cpuset")];
-    update_replaces_the_device_list [Need::Runtime("coracle"), Need::Controller("pids")];
+    update_replaces_the_device_list [Need::Runtime("coracle")];
+    update_of_a_limit_leaves_the_device_list [Need::Runtime("coracle"), Need::Controller("pids")];
     update_checks_what_is_in_use [Need::Controller("memory"), Need::CgroupV2];
     update_of_a_stopped_container_is_refused [Need::Controller("pids")];
     update_of_a_paused_container_leaves_it_paused [Need::Controller("pids")];
@@ -112,20 +113,34 @@ fn opens(ctx: &Ctx, container: &Container) -> Result<String> {
     Ok(output.stdout().trim().to_owned())
 }
 
-fn update_replaces_the_device_list(ctx: &Ctx) -> Result {
+/// A container with that device, which it may not use.
+fn with_a_device(ctx: &Ctx) -> Result<Container<'_>> {
     let mut bundle = ctx.waiting()?;
     bundle.push(
         "/linux/devices",
         json!({"path": "/dev/tested", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666}),
     );
     bundle.capabilities(&["CAP_SYSLOG", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]);
-    let container = ctx.started(&bundle)?;
-    let nothing = json!({"allow": false, "access": "rwm"});
-    let one = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"});
+    ctx.started(&bundle)
+}
+
+fn the_device() -> Value {
+    json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"})
+}
+
+fn update_replaces_the_device_list(ctx: &Ctx) -> Result {
+    let container = with_a_device(ctx)?;
+    let (nothing, one) = (json!({"allow": false, "access": "rwm"}), the_device());
     for (list, want) in [(json!([nothing, one]), "0"), (json!([nothing]), "1"), (json!([one]), "0")] {
         check_eq!(update_from(ctx, &container, &json!({"devices": list}))?, 0, "exit status of update");
         check_eq!(opens(ctx, &container)?, want, "errno of open under {list}");
     }
+    Ok(())
+}
+
+fn update_of_a_limit_leaves_the_device_list(ctx: &Ctx) -> Result {
+    let container = with_a_device(ctx)?;
+    check_eq!(update_from(ctx, &container, &json!({"devices": [the_device()]}))?, 0, "exit status of update");
     update(ctx, &container, &["--pids-limit", "50"])?;
     check_eq!(opens(ctx, &container)?, "0", "errno of open after another update");
     Ok(())
