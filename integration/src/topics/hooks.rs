@@ -26,6 +26,7 @@ tests! {
     a_failing_create_runtime_hook_fails_create;
     a_failing_start_container_hook_fails_start known "crun": "start returns before its failure";
     a_failing_poststart_hook_destroys_the_container known "runc": "stops it and keeps it";
+    a_run_whose_hook_fails_leaves_nothing;
     a_failing_poststop_hook_does_not_fail_run;
     a_failing_poststop_hook_does_not_stop_delete;
     a_hook_that_takes_too_long_is_ended;
@@ -221,6 +222,22 @@ fn a_failing_poststart_hook_destroys_the_container(ctx: &Ctx) -> Result {
     check_eq!(container.wait()?, 137, "the end of init");
     check!(ctx.call(&["state", &container.id])?.code != 0, "the container is still there");
     check!(file.exists(), "poststop did not run");
+    Ok(())
+}
+
+fn a_run_whose_hook_fails_leaves_nothing(ctx: &Ctx) -> Result {
+    for kind in ["startContainer", "poststart"] {
+        let mut bundle = ctx.waiting()?;
+        let file = ctx.dir.join(kind);
+        hook(&mut bundle, kind, "exit 3");
+        hook(&mut bundle, "poststop", &format!("touch {}", path(&file)));
+        bundle.write()?;
+        let output = ctx.call(&["run", "--bundle", path(&bundle.dir), &ctx.id()])?;
+        check!(output.code != 0, "run succeeds although its {kind} hook failed");
+        let left = ctx.left()?;
+        check!(left.is_empty(), "after a {kind} hook that failed: {}", left.join("; "));
+        check!(file.exists(), "poststop did not run after {kind}");
+    }
     Ok(())
 }
 

@@ -38,6 +38,7 @@ tests! {
     init_exits_to_the_caller;
     the_runtime_does_not_stay;
     killing_the_runtime_stops_nothing;
+    a_paused_container_does_nothing_until_it_is_resumed;
     id_is_free_again_after_delete;
     thirty_containers_leave_nothing;
 }
@@ -53,6 +54,22 @@ fn create_start_kill_delete(ctx: &Ctx) -> Result {
     container.delete()?;
     check!(ctx.call(&["state", &container.id])?.code != 0, "state of a deleted container succeeds");
     Ok(())
+}
+
+fn a_paused_container_does_nothing_until_it_is_resumed(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.shell("while :; do echo on; sleep 0.02; done")?)?;
+    container.prints("on")?;
+    let call = |word: &str| ctx.call(&[word, &container.id]);
+    check!(call("resume")?.code != 0, "a running container was resumed");
+    call("pause")?.succeeded("pause")?;
+    check_eq!(container.status()?, "paused", "status after pause");
+    let before = container.stdout().len();
+    std::thread::sleep(Duration::from_millis(300));
+    check_eq!(container.stdout().len(), before, "what it had printed after pause, and later");
+    check!(call("pause")?.code != 0, "a paused container was paused again");
+    call("resume")?.succeeded("resume")?;
+    check_eq!(container.status()?, "running", "status after resume");
+    until("it goes on", || Ok((container.stdout().len() > before).then_some(())))
 }
 
 fn run_returns_the_exit_status(ctx: &Ctx) -> Result {
