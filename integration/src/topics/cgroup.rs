@@ -1,7 +1,7 @@
 //! cgroups: where the container is, which limits are set, and that they bite (config-linux.md, "Control groups").
 //! Each resource is read back from the kernel's own file, with the names of version 2 or 1 as the host has them.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -30,6 +30,8 @@ tests! {
     cpu_shares_become_weight [Need::Controller("cpu"), Need::CgroupV2];
     cpu_quota_bites [Need::Controller("cpu"), Need::CgroupV2];
     cpuset_is_set [Need::Controller("cpuset")];
+    a_controller_that_is_taken_back_meanwhile_is_turned_on_again
+        [Need::CgroupV2, Need::Controller("memory"), Need::File("/usr/bin/strace")] known "runc": "fails" known "crun": "fails";
     unified_is_written [Need::CgroupV2, Need::Controller("memory")];
     an_unknown_unified_key_is_refused [Need::CgroupV2];
     a_limit_without_its_controller_is_refused [Need::CgroupV2];
@@ -42,6 +44,30 @@ tests! {
     io_limits_are_set [Need::CgroupV2, Need::Controller("io")];
     a_systemd_scope_holds_the_container [Need::Systemd, Need::CgroupV2];
     state_names_the_systemd_scope [Need::Systemd, Need::CgroupV2] known "runc": "does not";
+}
+
+/// So does systemd with a group of which it knows nothing, when the last of its own units with a use for the controller ends.
+fn a_controller_that_is_taken_back_meanwhile_is_turned_on_again(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let (parent, id) = (format!("/coracle-test/{}", ctx.id()), ctx.id());
+    let group = format!("/sys/fs/cgroup{parent}/{id}");
+    bundle.set("/linux/resources/memory", json!({"limit": 64 << 20}));
+    bundle.set("/linux/cgroupsPath", json!(format!("{parent}/{id}"))).write()?;
+    let container = Container::named(ctx, id, &bundle.dir);
+    let file = format!("{group}/memory.max");
+    let runtime = ctx.command(&["create", "--bundle", path(&bundle.dir), &container.id]);
+    let mut command = std::process::Command::new("strace");
+    command.args(["-qq", "-o", "/dev/null", "-P", &file, "-e", "inject=openat:delay_enter=2000000:when=1"]);
+    command.arg(runtime.get_program()).args(runtime.get_args());
+    let log = fs::File::create(bundle.dir.join("log"))?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+    until("the limit can be written", || Ok(std::path::Path::new(&file).exists().then_some(())))?;
+    fs::write(format!("/sys/fs/cgroup{parent}/cgroup.subtree_control"), "-memory")?;
+    check!(child.wait()?.success(), "create: {}", fs::read_to_string(bundle.dir.join("log"))?);
+    check_eq!(fs::read_to_string(&file)?.trim(), "67108864", "memory.max");
+    drop(container);
+    fs::remove_dir(format!("/sys/fs/cgroup{parent}"))?;
+    Ok(())
 }
 
 fn the_hierarchy_of_v2_beside_v1_is_joined(ctx: &Ctx) -> Result {

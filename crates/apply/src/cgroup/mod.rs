@@ -168,10 +168,15 @@ impl Cgroup {
 
     /// Owner and limits of a group that is there.
     fn settle(&self, plan: &Plan) -> Result<()> {
-        if self.v2 {
-            v2::hand_over(plan, &self.dirs[0])?;
+        if !self.v2 {
+            return limits::write_all(&plan.writes, self.homes()?);
         }
-        limits::write_all(&plan.writes, self.homes()?)
+        let settle = || {
+            v2::hand_over(plan, &self.dirs[0])?;
+            limits::write_all(&plan.writes, self.homes()?)
+        };
+        // Once more: systemd takes back, at any time, a controller that no unit of its own has a use for.
+        settle().or_else(|_| settle())
     }
 
     /// Device rules of a group that is there; called when the child is at work, for the kernel takes its time over a

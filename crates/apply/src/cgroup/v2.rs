@@ -81,15 +81,13 @@ fn enable(dir: &str) {
         if available.is_empty() {
             return; // what is not offered here is not offered below
         }
-        let on = read(parent, "cgroup.subtree_control").unwrap_or_default();
-        let missing: Vec<&str> = available.split(' ').filter(|a| !on.split(' ').any(|o| o == *a)).collect();
-        if missing.is_empty() {
-            continue;
-        }
-        let all: Vec<String> = missing.iter().map(|m| format!("+{m}")).collect();
+        // Those that are on too: the file names a controller that another runtime turns on this moment before its files
+        // are there, and a write alone waits for that.
+        let all: Vec<String> = available.split(' ').map(|one| format!("+{one}")).collect();
         match write(parent, "cgroup.subtree_control", &all.join(" ")) {
             // Processes in the parent: it would take threaded controllers alone, and its children could then hold no process.
             Ok(()) | Err(Errno::EBUSY) => {}
+            Err(Errno::EACCES | Errno::EPERM | Errno::EROFS) => {} // the parent is somebody else's
             Err(_) => {
                 for one in &all {
                     let _ = write(parent, "cgroup.subtree_control", one);
