@@ -7,7 +7,7 @@ use clap::Args;
 use coracle_apply::cgroup::scope;
 use coracle_apply::{Failure, How, lifecycle, notify, probe, relay, seal};
 use coracle_plan::inputs::{CgroupMode, Host, Overlay, Request};
-use coracle_plan::oci::LinuxNamespaceType;
+use coracle_plan::oci::{LinuxNamespaceType, Spec};
 use coracle_plan::problem::Refusal;
 use coracle_plan::steps::{NOTIFY, PROGRAM, Plan};
 use coracle_state::{Record, Stage, Unit, kept};
@@ -194,7 +194,7 @@ pub(crate) fn plan(global: &Global, args: &PlanArgs) -> Outcome {
     let directory = args.bundle.as_ref().or(args.directory.as_ref()).unwrap_or(&here);
     let bundle = bundle::read(directory, Path::new("config.json"))?;
     let mut host = probe::host();
-    systemd(global, &mut host)?;
+    systemd(global, &bundle.spec, &mut host)?;
     let request = Request {
         id: "ID".into(),
         bundle: bundle.path.clone(),
@@ -247,7 +247,7 @@ pub(crate) fn prepare(
     if global.no_cgroups() {
         host.cgroup = CgroupMode::None;
     }
-    let systemd = systemd(global, &mut host)?;
+    let systemd = systemd(global, &bundle.spec, &mut host)?;
     let root = global.state_root();
     let mut request = request(global, args, &bundle, detached);
     request.overlay = image.overlay.clone();
@@ -332,13 +332,15 @@ fn request(global: &Global, args: &CreateArgs, bundle: &Bundle, detached: bool) 
 }
 
 /// The systemd that is to make the control group, if one is: the caller's own, where the caller has no rights.
-fn systemd(global: &Global, host: &mut Host) -> Result<Option<scope::Manager>, String> {
+fn systemd(global: &Global, spec: &Spec, host: &mut Host) -> Result<Option<scope::Manager>, String> {
     if !global.systemd() || host.cgroup == CgroupMode::None {
         return Ok(None);
     }
     let nested = || probe::in_user_namespace() && probe::outer_uid() != 0;
     let user = global.rootless_cgroups() || global.rootless == "auto" && nested();
-    let (manager, facts) = scope::connect(user).map_err(|f| format!("--systemd-cgroup: {f}"))?;
+    let (manager, mut facts) = scope::connect(user).map_err(|f| format!("--systemd-cgroup: {f}"))?;
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    facts.bfq = resources.is_some_and(|r| r.block_io().is_some() || r.unified().is_some()) && scope::bfq();
     host.systemd = Some(facts);
     Ok(Some(manager))
 }

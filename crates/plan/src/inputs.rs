@@ -90,6 +90,8 @@ pub struct Systemd {
     pub control_group: String,
     /// Whether it is a user's.
     pub user: bool,
+    /// Whether this kernel has the I/O scheduler BFQ, whose weights systemd converts from its own.
+    pub bfq: bool,
 }
 
 impl Host {

@@ -15,6 +15,7 @@ tests! {
         Need::File("/sys/fs/cgroup/blkio/blkio.bfq.io_service_bytes")] known "runc": "before 1.2 passes the burst over";
     systemd_knows_what_the_files_say [Need::CgroupV2, Need::Controller("memory"), Need::Controller("cpuset"), Need::Systemd];
     systemd_knows_what_an_update_says [Need::CgroupV2, Need::Controller("memory"), Need::Controller("cpuset"), Need::Systemd];
+    weights_stay_when_systemd_writes_again [Need::CgroupV2, Need::Controller("io"), Need::Systemd];
     peers_write_the_same [Need::CgroupV2, Need::Controller("memory"), Need::File("/usr/sbin/runc"), Need::File("/usr/bin/crun")];
     the_group_belongs_to_the_containers_root [Need::CgroupV2];
     annotations_become_properties [Need::Systemd, Need::CgroupV2, Need::Runtime("coracle")];
@@ -30,16 +31,17 @@ struct Row {
     /// File, value.
     files: Vec<(String, String)>,
     /// What `systemctl show` says of the scope.
-    properties: Vec<&'static str>,
+    properties: Vec<String>,
 }
 
 /// Every limit that the machine has a controller for. Where two ways lead to one value, the second shows that it is the value
-/// that counts: of another unit, from the other end of a scale, or for no limit.
+/// that counts: of another unit, from the other end of a scale, or for no limit. `ROWS=WORDS`: only the input with one of the words.
 fn table(ctx: &Ctx) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let mut row = |resources, files: &[(&str, &str)], properties: &[&'static str]| {
+    let mut row = |resources, files: &[(&str, &str)], properties: &[&str]| {
         let files = files.iter().map(|(file, value)| ((*file).to_owned(), (*value).to_owned())).collect();
-        rows.push(Row { resources, files, properties: properties.to_vec() });
+        let properties = properties.iter().map(|property| (*property).to_owned()).collect();
+        rows.push(Row { resources, files, properties });
     };
     row(
         json!({"memory": {"limit": 67_108_864, "reservation": 33_554_432, "swap": 100_663_296}}),
@@ -107,15 +109,52 @@ fn table(ctx: &Ctx) -> Result<Vec<Row>> {
             &[("io.max", &format!("{device} rbps=1048576 wbps=2097152 riops=100 wiops=200"))],
             &[],
         );
-        // The kernel has one of them where it has a scheduler that weighs.
-        let has = |file: &str| Path::new("/sys/fs/cgroup/system.slice").join(file).exists();
-        if has("io.bfq.weight") {
-            row(json!({"blockIO": {"weight": 500}}), &[("io.bfq.weight", "default 500")], &[]);
-        } else if has("io.weight") {
-            row(json!({"blockIO": {"weight": 500}}), &[("io.weight", "default 4950")], &["IOWeight=4950"]);
+        // BFQ's file stands for the cost model's where there is BFQ; systemd makes BFQ's weights of its own.
+        let top = Path::new("/sys/fs/cgroup/system.slice");
+        let files = [("io.bfq.weight", 500, 300, 4500, 2300), ("io.weight", 4950, 2930, 4950, 2930)];
+        let there = files.into_iter().find(|(file, ..)| top.join(file).exists());
+        if let Some((file, common, of_disk, unit_common, unit_of_disk)) = there {
+            let value = format!("default {common}");
+            row(
+                json!({"blockIO": {"weight": 500}}),
+                &[(file, &value)],
+                &[&format!("IOWeight={unit_common}")],
+            );
+            if weighed(&device)? {
+                let property = format!("IODeviceWeight=/dev/block/{device} {unit_of_disk}");
+                let weight = json!([{"major": major, "minor": minor, "weight": 300}]);
+                let value = format!("default 100, {device} {of_disk}");
+                row(json!({"blockIO": {"weightDevice": weight}}), &[(file, &value)], &[&property]);
+            }
         }
     }
+    if let Some(adapter) = rdma_adapter() {
+        row(
+            json!({"rdma": {&adapter: {"hcaHandles": 3, "hcaObjects": 100}}}),
+            &[("rdma.max", &format!("{adapter} hca_handle=3 hca_object=100"))],
+            &[],
+        );
+    }
+    let asked = std::env::var("ROWS").unwrap_or_default();
+    if !asked.is_empty() {
+        rows.retain(|row| asked.split(' ').any(|word| row.resources.to_string().contains(word)));
+    }
     Ok(rows)
+}
+
+/// Whether somebody weighs the requests to a disk: BFQ, or the cost model once it is told to (cgroup-v2.rst, io.cost.qos).
+fn weighed(device: &str) -> Result<bool> {
+    let scheduler = fs::read_to_string(format!("/sys/dev/block/{device}/queue/scheduler"))?;
+    let costs = fs::read_to_string("/sys/fs/cgroup/io.cost.qos").unwrap_or_default();
+    let told = costs.lines().any(|line| line.starts_with(&format!("{device} enable=1")));
+    Ok(scheduler.contains("[bfq]")
+        || told && !Path::new("/sys/fs/cgroup/system.slice/io.bfq.weight").exists())
+}
+
+/// The machine's first RDMA adapter.
+fn rdma_adapter() -> Option<String> {
+    let adapter = fs::read_dir("/sys/class/infiniband").ok()?.flatten().next()?;
+    adapter.file_name().into_string().ok()
 }
 
 fn with(ctx: &Ctx, resources: &Value) -> Result<Bundle> {
@@ -185,7 +224,7 @@ fn seen(ctx: &Ctx, runtime: &Path, row: &Row, way: Way) -> Result<Vec<(String, S
     let group = Path::new("/sys/fs/cgroup").join(group);
     let look = |(name, _): (String, String)| {
         let value = match name.contains('.') {
-            true => fs::read_to_string(group.join(&name)).unwrap_or_default().trim().to_owned(),
+            true => fs::read_to_string(group.join(&name)).unwrap_or_default().trim().replace('\n', ", "),
             false => property(&format!("resources-{id}.scope"), &name)?,
         };
         Ok((name, value))
@@ -293,6 +332,25 @@ fn systemd_knows_what_an_update_says(ctx: &Ctx) -> Result {
     check_rows(ctx, Way { scope: true, update: true })
 }
 
+/// All I/O limits of a unit are written again when one of them changes: systemd has to count as the files do.
+fn weights_stay_when_systemd_writes_again(ctx: &Ctx) -> Result {
+    let device = look::disk()?;
+    for row in table(ctx)?.into_iter().filter(|row| row.resources.to_string().contains("eight")) {
+        let (container, unit) = scope(ctx, &mut with(ctx, &row.resources)?)?;
+        let limit = format!("IOReadBandwidthMax=/dev/block/{device} 9437184");
+        let status = Command::new("systemctl").args(["set-property", "--runtime", &unit, &limit]).status()?;
+        check!(status.success(), "systemctl set-property failed");
+        let limited =
+            || Ok(look::cgroup_file(container.pid, "", "io.max")?.contains("9437184").then_some(()));
+        until("systemd has written", limited)?;
+        for (file, value) in &row.files {
+            let text = look::cgroup_file(container.pid, "", file)?.replace('\n', ", ");
+            check_eq!(&text, value, "{file} of {}", row.resources);
+        }
+    }
+    Ok(())
+}
+
 /// Runtime, file or property, its value there, why it differs.
 const KNOWN: &[(&str, &str, &str, &str)] = &[
     ("runc", "cpu.weight", "157", LINEAR),
@@ -307,6 +365,15 @@ const KNOWN: &[(&str, &str, &str, &str)] = &[
     ("runc", "io.max", "", "its update does not know throttles"),
     ("runc", "hugetlb.2MB.max", "max", "its update does not know hugepageLimits"),
     ("runc", "hugetlb.2MB.rsvd.max", "max", "its update does not know hugepageLimits"),
+    ("runc", "io.bfq.weight", "default 100", "its update does not know weights of devices"),
+    ("runc", "io.weight", "default 100", "a weight of a device is passed over where BFQ is not"),
+    ("runc", "IODeviceWeight", "", "the file is written, and systemd is not told"),
+    ("runc", "rdma.max", NO_RDMA, "its update does not know RDMA"),
+    ("crun", "rdma.max", NO_RDMA, "passed over"),
+    ("crun", "io.bfq.weight", "default 100", "in a scope systemd is told, and does not find the device"),
+    ("crun", "io.weight", "refused", NO_BFQ),
+    ("crun", "IODeviceWeight", "refused", NO_BFQ),
+    ("crun", "IODeviceWeight", "254:16 2300", "it is no path of a device"),
     ("crun", "cpu.idle", "0", IN_SCOPE),
     ("crun", "CPUWeight", "[not set]", IN_SCOPE),
     ("crun", "hugetlb.2MB.max", "max", IN_SCOPE),
@@ -322,6 +389,8 @@ const KNOWN: &[(&str, &str, &str, &str)] = &[
     ("crun", "IOWeight", "4500", "in a scope another conversion of the weight"),
 ];
 const LINEAR: &str = "those of Debian trixie have the linear conversion of shares";
+const NO_RDMA: &str = "rxe0 hca_handle=max hca_object=max";
+const NO_BFQ: &str = "where BFQ is not, a weight of a device is refused: no io.weight is found";
 const IN_SCOPE: &str = "passed over in a scope";
 const SWAP: &str = "in a scope memory and swap together become the limit of swap alone";
 const UNIFIED: &str = "in a scope memory.limit goes before unified";

@@ -11,6 +11,7 @@ tests! {
     update_reads_standard_input [Need::Controller("memory"), Need::Controller("pids")];
     update_keeps_what_it_is_not_told [Need::Controller("memory"), Need::Controller("cpu"), Need::CgroupV2];
     update_that_fails_changes_nothing [Need::Controller("memory"), Need::Controller("pids"), Need::Controller("cpuset")];
+    update_that_fails_leaves_the_weight_of_io [Need::CgroupV2, Need::Controller("io"), Need::Controller("cpuset")];
     update_replaces_the_device_list [Need::Runtime("coracle")];
     update_of_a_limit_leaves_the_device_list [Need::Runtime("coracle"), Need::Controller("pids")];
     update_checks_what_is_in_use [Need::Controller("memory"), Need::CgroupV2];
@@ -83,6 +84,21 @@ fn update_that_fails_changes_nothing(ctx: &Ctx) -> Result {
         (64u64 << 20).to_string(),
         "memory limit after the next update"
     );
+    Ok(())
+}
+
+fn update_that_fails_leaves_the_weight_of_io(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/resources/blockIO", json!({"weight": 300}));
+    let container = ctx.started(&bundle)?;
+    let weight = || {
+        let bfq = look::cgroup_file(container.pid, "", "io.bfq.weight");
+        bfq.or_else(|_| look::cgroup_file(container.pid, "", "io.weight"))
+    };
+    let before = weight()?;
+    let new = json!({"blockIO": {"weight": 700}, "unified": {"cpuset.cpus": "8000"}});
+    check!(update_from(ctx, &container, &new)? != 0, "an update to a processor that is not there succeeded");
+    check_eq!(weight()?, before, "the weight after an update that failed");
     Ok(())
 }
 

@@ -30,14 +30,19 @@ impl Before {
         let one = |w: &CgroupWrite| {
             let dir = home(&w.controller)?;
             let text = read(&dir, &w.file).ok()?;
-            let key = w.value.split(' ').next().unwrap_or_default();
+            let key = match w.value.split_once(' ') {
+                None if w.file.ends_with("weight") => "default",
+                None => &w.value,
+                Some((key, _)) => key,
+            };
             Some((dir, w.file.clone(), key.to_owned(), text))
         };
-        let one = |w: &CgroupWrite| match (one(w), &w.absent) {
-            (None, Absent::Instead(other)) => one(other),
-            (found, _) => found,
+        // Which of two files is written, is seen in writing.
+        let both = |w: &CgroupWrite| match &w.absent {
+            Absent::Instead(other) => [one(w), one(other)],
+            _ => [one(w), None],
         };
-        Before(writes.iter().filter_map(one).collect())
+        Before(writes.iter().flat_map(both).flatten().collect())
     }
 
     /// Puts them back, the last first: limits that must not cross did not on the way there.
@@ -76,7 +81,8 @@ fn one(w: &CgroupWrite, home: &impl Fn(&str) -> Option<String>) -> Result<()> {
     };
     match (write(&dir, &w.file, &w.value), &w.absent) {
         (Ok(()), _) | (Err(Errno::ENOENT), Absent::PassOver) => Ok(()),
-        (Err(Errno::ENOENT), Absent::Instead(other)) => one(other, home),
+        // BFQ refuses a disk that has another scheduler so: the cost model may weigh that one.
+        (Err(Errno::ENOENT | Errno::EOPNOTSUPP), Absent::Instead(other)) => one(other, home),
         (Err(errno), _) => Err(explain(errno, w, &dir)),
     }
 }

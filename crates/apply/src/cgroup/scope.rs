@@ -22,13 +22,15 @@ pub fn connect(user: bool) -> Result<(Manager, Systemd)> {
     let version = unit::version(&manager.property("Version").map_err(says)?);
     // The machine's systemd has its root at the root, and says it in an empty word.
     let control_group = if user { manager.property("ControlGroup").map_err(says)? } else { String::new() };
-    Ok((manager, Systemd { version, control_group, user }))
+    Ok((manager, Systemd { version, control_group, user, bfq: false }))
 }
 
-/// The version of the systemd that has a unit.
-pub fn version(unit: &Unit) -> Result<u32> {
-    let mut manager = Manager::connect(bus(unit.user)).map_err(says)?;
-    manager.property("Version").map(|text| coracle_systemd::unit::version(&text)).map_err(says)
+/// Whether the kernel has the I/O scheduler BFQ: each disk lists all that there are, used or not (Documentation/block/switching-sched.rst).
+pub fn bfq() -> bool {
+    let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let mut lists =
+        disks.filter_map(|disk| std::fs::read_to_string(disk.path().join("queue/scheduler")).ok());
+    lists.any(|list| list.contains("bfq"))
 }
 
 /// Makes the scope around a process; it is in its group when this returns.

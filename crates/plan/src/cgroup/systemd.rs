@@ -60,7 +60,7 @@ pub(super) fn plan(
     out.path = Some(format!("{manager}{below}/{name}"));
     out.optional = false;
     let mut properties = basics(slice, &request.id);
-    properties.extend(self::properties(&mut out.writes, host.version));
+    properties.extend(self::properties(&mut out.writes, host));
     if host_devices_matter(out.mode) {
         properties.extend(devices::systemd_rules(rules, found));
     }
@@ -89,7 +89,8 @@ fn basics(slice: &str, id: &str) -> Vec<Property> {
 
 /// What systemd is told of the writes. It knows quotas in whole per cent only: the file gets the rounded one too, so that
 /// both agree.
-pub(super) fn properties(writes: &mut [CgroupWrite], version: u32) -> Vec<Property> {
+pub(super) fn properties(writes: &mut [CgroupWrite], host: &Systemd) -> Vec<Property> {
+    let version = host.version;
     let mut out = Vec::new();
     let quota_v1 = quota_v1(writes);
     for w in writes.iter_mut() {
@@ -101,6 +102,11 @@ pub(super) fn properties(writes: &mut [CgroupWrite], version: u32) -> Vec<Proper
                     .map_or(w.value.clone(), |n| n.to_string());
             }
             "io.max" => throttles(&w.value, &mut out),
+            "io.weight" => weight(&w.value, 1, &mut out),
+            "io.bfq.weight" => match &w.absent {
+                Absent::Instead(other) if !host.bfq => weight(&other.value, 1, &mut out),
+                _ => weight(&w.value, BFQ_STEP, &mut out),
+            },
             "cpu.idle" if w.value.trim() == "1" && version >= 252 => {
                 out.push(("CPUWeight".into(), Value::U64(0)))
             }
@@ -123,12 +129,6 @@ fn property(w: &CgroupWrite, version: u32) -> Option<Property> {
         "cpu.weight" => "CPUWeight",
         "cpu.shares" => "CPUShares",
         "pids.max" => return Some(("TasksMax".into(), Value::U64(number(&w.value)?.max(1)))),
-        "io.weight" if !w.value.contains(':') => "IOWeight",
-        "io.bfq.weight" => match &w.absent {
-            // systemd counts as io.weight does, and converts for BFQ itself.
-            Absent::Instead(other) => return property(other, version),
-            _ => return None,
-        },
         "blkio.weight" if !w.value.contains(':') => "BlockIOWeight",
         "cpuset.cpus" if version >= 244 => return Some(("AllowedCPUs".into(), bits(&w.value)?)),
         "cpuset.mems" if version >= 244 => return Some(("AllowedMemoryNodes".into(), bits(&w.value)?)),
@@ -139,8 +139,7 @@ fn property(w: &CgroupWrite, version: u32) -> Option<Property> {
         }
         _ => return None,
     };
-    let text = w.value.trim().strip_prefix("default ").unwrap_or(&w.value);
-    Some((name.into(), Value::U64(number(text)?)))
+    Some((name.into(), Value::U64(number(&w.value)?)))
 }
 
 /// A number, or no limit, which systemd writes as the largest.
@@ -180,11 +179,29 @@ fn throttles(line: &str, out: &mut Vec<Property>) {
             _ => continue, // the kernel's file refuses it with its own words
         };
         let Some(limit) = number(limit) else { continue };
-        let one = Value::Struct(vec![Value::str(format!("/dev/block/{device}")), Value::U64(limit)]);
-        match out.iter_mut().find(|(known, _)| known == name) {
-            Some((_, Value::Array(_, list))) => list.push(one),
-            _ => out.push((name.into(), Value::Array("(st)".into(), vec![one]))),
-        }
+        of_device(name, device, limit, out);
+    }
+}
+
+fn of_device(name: &str, device: &str, value: u64, out: &mut Vec<Property>) {
+    let one = Value::Struct(vec![Value::str(format!("/dev/block/{device}")), Value::U64(value)]);
+    match out.iter_mut().find(|(known, _)| known == name) {
+        Some((_, Value::Array(_, list))) => list.push(one),
+        _ => out.push((name.into(), Value::Array("(st)".into(), vec![one]))),
+    }
+}
+
+/// Above the default of 100, systemd makes one of BFQ's weights of so many of its own; below, both count alike.
+const BFQ_STEP: u64 = 11;
+
+/// A line of a file of weights: `500`, `default 500` or `8:0 500`; `step` of systemd's above the default are one of the file's.
+fn weight(line: &str, step: u64, out: &mut Vec<Property>) {
+    let (device, text) = line.trim().split_once(' ').unwrap_or(("default", line));
+    let Some(weight) = number(text) else { return };
+    let weight = weight.min(100) + weight.saturating_sub(100).saturating_mul(step);
+    match device {
+        "default" => out.push(("IOWeight".into(), Value::U64(weight))),
+        device => of_device("IODeviceWeight", device, weight, out),
     }
 }
 
@@ -243,7 +260,7 @@ mod tests {
     fn of(json: &str, version: u32) -> (Vec<Property>, Vec<CgroupWrite>) {
         let resources = serde_json::from_str(json).expect("resources");
         let mut list = writes(&resources, CgroupMode::Unified, &mut Findings::default());
-        (properties(&mut list, version), list)
+        (properties(&mut list, &Systemd { version, ..Systemd::default() }), list)
     }
 
     fn n(name: &str, value: u64) -> Property {
@@ -276,6 +293,29 @@ mod tests {
                 all("IOWriteIOPSMax", vec![one(0, u64::MAX)])
             ]
         );
+    }
+
+    #[test]
+    fn weights_are_such_that_systemd_writes_what_the_file_has() {
+        let with = |json: &str, bfq| {
+            let resources = serde_json::from_str(json).expect("resources");
+            let mut list = writes(&resources, CgroupMode::Unified, &mut Findings::default());
+            properties(&mut list, &Systemd { version: 257, bfq, ..Systemd::default() })
+        };
+        let both = r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":50},{"major":8,"minor":16,"weight":1000}]}}"#;
+        let all = |common, first, second| {
+            let one = |minor: u32, weight| {
+                Value::Struct(vec![Value::str(format!("/dev/block/8:{minor}")), Value::U64(weight)])
+            };
+            let list = Value::Array("(st)".into(), vec![one(0, first), one(16, second)]);
+            vec![n("IOWeight", common), ("IODeviceWeight".to_owned(), list)]
+        };
+        assert_eq!(with(both, false), all(4950, 405, 10_000));
+        assert_eq!(with(both, true), all(4500, 50, 10_000));
+        let unified = r#"{"unified":{"io.weight":"default 7\n8:0 405\n8:16 9"}}"#;
+        assert_eq!(with(unified, true), all(7, 405, 9));
+        let unified = r#"{"unified":{"io.bfq.weight":"default 500"}}"#;
+        assert_eq!(with(unified, true), [n("IOWeight", 4500)]);
     }
 
     #[test]

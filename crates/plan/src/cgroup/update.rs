@@ -3,7 +3,7 @@
 
 use super::{resources, systemd};
 use crate::devices;
-use crate::inputs::CgroupMode;
+use crate::inputs::{CgroupMode, Systemd};
 use crate::problem::{Findings, Refusal};
 use crate::steps::Update;
 use oci_spec::runtime::LinuxResources;
@@ -11,9 +11,14 @@ use serde_json::{Map, Value};
 
 const SECTION: &str = "config-linux.md, Control groups";
 
-/// Decides an update. `old` and `new` are `linux.resources` as JSON; `systemd` is its version, where it has the unit.
+/// Decides an update. `old` and `new` are `linux.resources` as JSON; `systemd` is the one that has the unit, if one has.
 /// Errors: what is wrong with the new limits.
-pub fn update(old: &Value, new: &Value, mode: CgroupMode, systemd: Option<u32>) -> Result<Update, Refusal> {
+pub fn update(
+    old: &Value,
+    new: &Value,
+    mode: CgroupMode,
+    systemd: Option<&Systemd>,
+) -> Result<Update, Refusal> {
     let mut found = Findings::default();
     let new = canonical(new);
     let (old, new) = (object(old), object(&new));
@@ -37,8 +42,8 @@ pub fn update(old: &Value, new: &Value, mode: CgroupMode, systemd: Option<u32>) 
             Err(e) => found.problem("linux.resources.devices", e.to_string(), SECTION, "correct the list"),
         }
     }
-    if let Some(version) = systemd {
-        out.properties.extend(systemd::properties(&mut out.writes, version));
+    if let Some(host) = systemd {
+        out.properties.extend(systemd::properties(&mut out.writes, host));
         // A scope takes it at its beginning only.
         out.properties.retain(|(name, _)| name != "OOMPolicy");
     }
@@ -53,7 +58,7 @@ pub fn update(old: &Value, new: &Value, mode: CgroupMode, systemd: Option<u32>) 
 fn set_devices(
     rules: &[devices::Rule],
     mode: CgroupMode,
-    systemd: Option<u32>,
+    systemd: Option<&Systemd>,
     out: &mut Update,
     found: &mut Findings,
 ) {
