@@ -57,3 +57,28 @@ fn try_put(root: &Path, key: &str, program: &[u8]) -> Option<()> {
         .and_then(|()| fs::renameat(dir.as_fd(), &temporary, dir.as_fd(), &CString::new(key).ok()?).ok());
     renamed.or_else(|| fs::unlinkat(dir.as_fd(), &temporary, 0).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{get, put};
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_others_may_write_to_is_not_believed() {
+        let root = std::env::temp_dir().join(format!("coracle-kept-{}", std::process::id()));
+        fs::create_dir_all(&root).expect("a directory");
+        put(&root, "key", &[7; 8]);
+        let dir = root.join("@seccomp");
+        for (place, own) in [(dir.join("key"), 0o600), (dir, 0o700)] {
+            let set = |mode| fs::set_permissions(&place, Permissions::from_mode(mode)).expect("its mode");
+            for others in [0o020, 0o002] {
+                set(own | others);
+                assert_eq!(get(&root, "key"), None, "{} is writable for others", place.display());
+            }
+            set(own);
+            assert_eq!(get(&root, "key"), Some(vec![7; 8]), "{}", place.display());
+        }
+        fs::remove_dir_all(&root).expect("removed");
+    }
+}
