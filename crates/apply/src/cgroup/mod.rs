@@ -171,12 +171,12 @@ impl Cgroup {
         if !self.v2 {
             return limits::write_all(&plan.writes, self.homes()?);
         }
-        let settle = || {
-            v2::hand_over(plan, &self.dirs[0])?;
+        let settle = |again| {
+            v2::hand_over(plan, &self.dirs[0], again)?;
             limits::write_all(&plan.writes, self.homes()?)
         };
         // Once more: systemd takes back, at any time, a controller that no unit of its own has a use for.
-        settle().or_else(|_| settle())
+        settle(false).or_else(|_| settle(true))
     }
 
     /// Device rules of a group that is there; called when the child is at work, for the kernel takes its time over a

@@ -45,9 +45,9 @@ pub(super) fn withdraw(dir: &str) -> Result<()> {
     done.doing(what).map_err(|f| f.at("linux.cgroupsPath"))
 }
 
-/// Turns on controllers on the way, and hands the group to its owner.
-pub(super) fn hand_over(plan: &Plan, dir: &str) -> Result<()> {
-    enable(dir);
+/// Turns on controllers on the way, `again` those that are on, and hands the group to its owner.
+pub(super) fn hand_over(plan: &Plan, dir: &str, again: bool) -> Result<()> {
+    enable(dir, again);
     plan.owner.map_or(Ok(()), |owner| own(dir, owner))
 }
 
@@ -72,8 +72,10 @@ fn own(dir: &str, uid: u32) -> Result<()> {
 }
 
 /// Turns on every controller that the root offers, in each parent, so that the group's files are there.
-/// One that was asked for and cannot be turned on shows when its file is written.
-fn enable(dir: &str) {
+/// One that was asked for and cannot be turned on shows when its file is written. `again`: those that are on, too. The kernel
+/// names one that is being turned on before its files are there, and a write waits for that; but for every group that is
+/// on its way out as well, which is long.
+fn enable(dir: &str, again: bool) {
     let mut parents = vec![ROOT];
     parents.extend(dir.match_indices('/').filter(|(i, _)| *i > ROOT.len()).map(|(i, _)| &dir[..i]));
     for parent in parents {
@@ -81,9 +83,13 @@ fn enable(dir: &str) {
         if available.is_empty() {
             return; // what is not offered here is not offered below
         }
-        // Those that are on too: the file names a controller that another runtime turns on this moment before its files
-        // are there, and a write alone waits for that.
-        let all: Vec<String> = available.split(' ').map(|one| format!("+{one}")).collect();
+        let on =
+            if again { String::new() } else { read(parent, "cgroup.subtree_control").unwrap_or_default() };
+        let off = available.split(' ').filter(|one| !on.split(' ').any(|other| other == *one));
+        let all: Vec<String> = off.map(|one| format!("+{one}")).collect();
+        if all.is_empty() {
+            continue;
+        }
         match write(parent, "cgroup.subtree_control", &all.join(" ")) {
             // Processes in the parent: it would take threaded controllers alone, and its children could then hold no process.
             Ok(()) | Err(Errno::EBUSY) => {}
