@@ -11,12 +11,16 @@ pub(crate) fn each_option(mount: &Mount) -> impl Iterator<Item = (usize, &str)> 
 }
 
 /// Several options may stand in one text, separated by commas as in the data of mount(2). Those in quotes and after a
-/// backslash (the paths of an overlay) separate nothing, nor do those of a label: selinux(8). Podman writes empty ones.
+/// backslash (the paths of an overlay) separate nothing, nor do those of a label, selinux(8), and those before a digit, which
+/// no option begins with but numbers of a list do (`mpol=bind:0,2`: tmpfs(5)). Podman writes empty ones.
 fn separate(text: &str) -> impl Iterator<Item = &str> {
     let (mut quoted, mut escaped) = (false, false);
     let label = text.split_once('=').is_some_and(|(key, value)| labels::is_bare(key, value));
+    let mut rest = text.chars();
     let ends = move |c| {
-        let ends = c == ',' && !(quoted || escaped || label);
+        rest.next();
+        let numbers = rest.as_str().starts_with(|next: char| next.is_ascii_digit());
+        let ends = c == ',' && !(quoted || escaped || label || numbers);
         quoted ^= c == '"';
         escaped = c == '\\' && !escaped;
         ends
@@ -141,5 +145,6 @@ mod tests {
         assert_eq!(of(r"lowerdir=/a\,b:/c,upperdir=/u"), [r"lowerdir=/a\,b:/c", "upperdir=/u"]);
         assert_eq!(of(r#"context="a:s0:c1,c2",ro"#), [r#"context="a:s0:c1,c2""#, "ro"]);
         assert_eq!(of("context=a:s0:c1,c2"), ["context=a:s0:c1,c2"]);
+        assert_eq!(of("mpol=bind:0,2-3,mode=1777"), ["mpol=bind:0,2-3", "mode=1777"]);
     }
 }
