@@ -338,9 +338,9 @@ fn systemd(global: &Global, spec: &Spec, host: &mut Host) -> Result<Option<scope
     }
     let nested = || probe::in_user_namespace() && probe::outer_uid() != 0;
     let user = global.rootless_cgroups() || global.rootless == "auto" && nested();
-    let (manager, mut facts) = scope::connect(user).map_err(|f| format!("--systemd-cgroup: {f}"))?;
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    facts.bfq = resources.is_some_and(|r| r.block_io().is_some() || r.unified().is_some()) && scope::bfq();
+    let weighs = resources.is_some_and(|r| r.block_io().is_some() || r.unified().is_some());
+    let (manager, facts) = scope::connect(user, weighs).map_err(|f| format!("--systemd-cgroup: {f}"))?;
     host.systemd = Some(facts);
     Ok(Some(manager))
 }

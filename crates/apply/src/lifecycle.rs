@@ -7,7 +7,7 @@ use crate::hooks;
 use crate::rdt::Resctrl;
 use crate::starting;
 use crate::step::root;
-use coracle_plan::inputs::{CgroupMode, Systemd};
+use coracle_plan::inputs::CgroupMode;
 use coracle_plan::steps::Hooks;
 use coracle_state::{Entry, Error, Init, Lock, Record, Stage};
 use coracle_sys::{Errno, libc, poll, process, socket};
@@ -218,8 +218,8 @@ pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
     let group = cgroup(&record).ok_or_else(|| {
         Failure::says("the container has no control group of its own: nothing can be limited")
     })?;
-    let systemd = record.unit.as_ref().map(|unit| scope::connect(unit.user)).transpose()?;
-    let systemd = systemd.map(|(_, facts)| Systemd { bfq: scope::bfq(), ..facts });
+    let systemd = record.unit.as_ref().map(|unit| scope::connect(unit.user, true)).transpose()?;
+    let systemd = systemd.map(|(_, facts)| facts);
     let before = limits(entry)?;
     let update = coracle_plan::update(&before, new, cgroup_mode(&record), systemd.as_ref())
         .map_err(|refusal| Failure::says(refusal.to_string()))?;

@@ -564,7 +564,6 @@ fn workload(
     let cwd = found.cstring("process.cwd", process.cwd().as_os_str().as_encoded_bytes());
     // A directory that its user cannot enter (an image whose WORKDIR is /root) is one to start in all the same, as with runc.
     setup.push(step(Act::ChdirEarly(cwd.clone()), "process.cwd"));
-    // What is inheritable without being bounded becomes so first: later it could not. capset(2).
     setup.push(step(Act::Bounding(bounding), "process.capabilities.bounding"));
     let mut ids = creds::ids(process.user(), maps, namespaces::denies_setgroups(spec, host), found);
     if let (Act::Ids(.., groups), true) = (&mut ids, keeps_groups(spec)) {

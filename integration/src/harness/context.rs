@@ -117,6 +117,14 @@ impl Ctx {
         command
     }
 
+    /// The same under strace(1), which has these flags besides those that keep it quiet.
+    pub(crate) fn traced(&self, flags: &[&str], words: &[&str]) -> Command {
+        let mut command = Command::new("strace");
+        command.args(["-qqq", "-o", "/dev/null"]).args(flags).arg(&self.runtime);
+        command.arg("--root").arg(self.state_root()).args(words).stdin(Stdio::null()).current_dir(&self.dir);
+        command
+    }
+
     /// Runs the runtime with these words to its end. Output goes through files: a container that outlives the
     /// command keeps them open, and a pipe would never end.
     pub(crate) fn call(&self, words: &[&str]) -> Result<Output> {

@@ -23,6 +23,13 @@ pub(crate) fn status(pid: u32, field: &str) -> Result<String> {
     Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
+/// A field of /proc/PID/stat after the name, by its number in proc_pid_stat(5), which begins with 3.
+pub(crate) fn stat(pid: u32, number: usize) -> Result<String> {
+    let text = proc(pid, "stat")?;
+    let field = text.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(number - 3));
+    Ok(field.ok_or_else(|| format!("/proc/{pid}/stat has no field {number}"))?.to_owned())
+}
+
 /// A file in /proc/PID without the last newline.
 pub(crate) fn proc(pid: u32, file: &str) -> Result<String> {
     let path = format!("/proc/{pid}/{file}");

@@ -55,12 +55,10 @@ fn a_controller_that_is_taken_back_meanwhile_is_turned_on_again(ctx: &Ctx) -> Re
     bundle.set("/linux/cgroupsPath", json!(format!("{parent}/{id}"))).write()?;
     let container = Container::named(ctx, id, &bundle.dir);
     let file = format!("{group}/memory.max");
-    let runtime = ctx.command(&["create", "--bundle", path(&bundle.dir), &container.id]);
-    let mut command = std::process::Command::new("strace");
-    command.args(["-qq", "-o", "/dev/null", "-P", &file, "-e", "inject=openat:delay_enter=2000000:when=1"]);
-    command.arg(runtime.get_program()).args(runtime.get_args());
+    let slow = ["-P", &file, "-e", "inject=openat:delay_enter=2000000:when=1"];
+    let mut command = ctx.traced(&slow, &["create", "--bundle", path(&bundle.dir), &container.id]);
     let log = fs::File::create(bundle.dir.join("log"))?;
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+    let mut child = command.stdout(Stdio::null()).stderr(log).spawn()?;
     until("the limit can be written", || Ok(std::path::Path::new(&file).exists().then_some(())))?;
     fs::write(format!("/sys/fs/cgroup{parent}/cgroup.subtree_control"), "-memory")?;
     check!(child.wait()?.success(), "create: {}", fs::read_to_string(bundle.dir.join("log"))?);

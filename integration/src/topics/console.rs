@@ -77,10 +77,8 @@ fn the_terminal_is_the_controlling_one(ctx: &Ctx) -> Result {
         on_a_terminal(ctx, &mut ctx.shell("echo to-tty > /dev/tty; echo done-$((1+2)); sleep 1000")?)?;
     container.start()?;
     check!(reads(&mut master, "done-3")?.contains("to-tty"), "/dev/tty is another terminal");
-    let stat = look::proc(container.pid, "stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    check_eq!(fields.get(3).copied(), Some(container.pid.to_string().as_str()), "session of init");
-    check!(fields.get(4).is_some_and(|tty| *tty != "0"), "init has no controlling terminal");
+    check_eq!(look::stat(container.pid, 6)?, container.pid.to_string(), "session of init");
+    check!(look::stat(container.pid, 7)? != "0", "init has no controlling terminal");
     Ok(())
 }
 
@@ -174,11 +172,8 @@ fn a_relayed_terminal_is_set_up_before_the_program_writes(ctx: &Ctx) -> Result {
     let mut bundle = ctx.shell("echo one; echo two")?;
     bundle.set("/process/terminal", json!(true)).write()?;
     let id = ctx.id();
-    let mut command = std::process::Command::new("/usr/bin/strace");
-    command.args(["-qqq", "-o", "/dev/null", "-e", "trace=recvmsg"]);
-    command.args(["-e", "inject=recvmsg:delay_enter=300000"]).arg(&ctx.runtime);
-    command.arg("--root").arg(ctx.state_root()).args(["run", "--bundle", path(&bundle.dir), &id]);
-    command.stdin(std::process::Stdio::null());
+    let slow = ["-e", "trace=recvmsg", "-e", "inject=recvmsg:delay_enter=300000"];
+    let command = ctx.traced(&slow, &["run", "--bundle", path(&bundle.dir), &id]);
     let output = ctx.finish(command)?.succeeded("run")?;
     check_eq!(output.stdout(), "one\ntwo\n", "output");
     Ok(())

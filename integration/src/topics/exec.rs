@@ -170,11 +170,8 @@ fn what_the_file_says_holds(ctx: &Ctx) -> Result {
         check_eq!(fs::read_to_string(of("oom_score_adj"))?, "333\n", "oom score");
         check_eq!(fs::read_link(of("cwd"))?.display().to_string(), "/tmp", "working directory");
         check!(fs::read_to_string(of("environ"))?.starts_with("WHO=exec\0"), "environment");
-        let stat = fs::read_to_string(of("stat"))?;
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        // Numbers of proc_pid_stat(5), which counts from 1: the nice value is the 19th, the policy the 41st.
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        check_eq!((fields[16], fields[38]), ("5", "3"), "nice value and policy");
+        check_eq!(look::stat(pid, 19)?, "5", "nice value");
+        check_eq!(look::stat(pid, 41)?, "3", "policy");
         Ok(())
     };
     let held = held();

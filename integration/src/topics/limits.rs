@@ -133,10 +133,7 @@ fn each_scheduling_policy_holds(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
     bundle.set("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": 11}));
     let container = ctx.started(&bundle)?;
-    // proc_pid_stat(5): the nice value is field 19; the name before it ends with a parenthesis.
-    let stat = look::proc(container.pid, "stat")?;
-    let fields = stat.rsplit(')').next().unwrap_or_default();
-    check_eq!(fields.split_whitespace().nth(16), Some("11"), "nice value");
+    check_eq!(look::stat(container.pid, 19)?, "11", "nice value");
     Ok(())
 }
 

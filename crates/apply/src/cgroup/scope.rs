@@ -16,17 +16,17 @@ fn bus(user: bool) -> Bus {
     if user { Bus::User(crate::probe::outer_uid()) } else { Bus::System }
 }
 
-/// Connects to the machine's systemd or the user's, and asks what the plan must know of it.
-pub fn connect(user: bool) -> Result<(Manager, Systemd)> {
+/// Connects to the machine's systemd or the user's, and asks what the plan must know of it; `weighs`: for weights of I/O, too.
+pub fn connect(user: bool, weighs: bool) -> Result<(Manager, Systemd)> {
     let mut manager = Manager::connect(bus(user)).map_err(says)?;
     let version = unit::version(&manager.property("Version").map_err(says)?);
     // The machine's systemd has its root at the root, and says it in an empty word.
     let control_group = if user { manager.property("ControlGroup").map_err(says)? } else { String::new() };
-    Ok((manager, Systemd { version, control_group, user, bfq: false }))
+    Ok((manager, Systemd { version, control_group, user, bfq: weighs && bfq() }))
 }
 
 /// Whether the kernel has the I/O scheduler BFQ: each disk lists all that there are, used or not (Documentation/block/switching-sched.rst).
-pub fn bfq() -> bool {
+fn bfq() -> bool {
     let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let mut lists =
         disks.filter_map(|disk| std::fs::read_to_string(disk.path().join("queue/scheduler")).ok());

@@ -188,19 +188,16 @@ fn limits(pid: u32, spec: &Value) -> Result {
 }
 
 fn scheduling(pid: u32, spec: &Value) -> Result {
-    let stat = look::proc(pid, "stat")?;
-    // proc_pid_stat(5): what follows the name in parentheses begins with field 3.
-    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
-    let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default().to_owned();
+    let field = |number: usize| look::stat(pid, number);
     let scheduler = &spec["process"]["scheduler"];
     if let Some(policy) = scheduler["policy"].as_str() {
         let names = ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "", "SCHED_IDLE"];
         let number = names.iter().position(|name| *name == policy).unwrap_or(99);
-        check_eq!(field(41), number.to_string(), "scheduling policy");
+        check_eq!(field(41)?, number.to_string(), "scheduling policy");
         let (priority, nice) = (&scheduler["priority"], &scheduler["nice"]);
-        check_eq!(field(40), priority.as_u64().unwrap_or(0).to_string(), "real-time priority");
+        check_eq!(field(40)?, priority.as_u64().unwrap_or(0).to_string(), "real-time priority");
         if number == 0 || number == 3 {
-            check_eq!(field(19), nice.as_u64().unwrap_or(0).to_string(), "nice");
+            check_eq!(field(19)?, nice.as_u64().unwrap_or(0).to_string(), "nice");
         }
     }
     if let Some(class) = spec["process"]["ioPriority"]["class"].as_str() {
@@ -242,9 +239,7 @@ fn surroundings(pid: u32, spec: &Value, preserved: u64) -> Result {
         let set = u64::from_str_radix(&look::status(pid, field)?, 16)? & !(1 << 12);
         check_eq!(set, 0, "{field}, as if from the caller");
     }
-    let stat = look::proc(pid, "stat")?;
-    let session = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(3));
-    check_eq!(session, Some(pid.to_string().as_str()), "session");
+    check_eq!(look::stat(pid, 6)?, pid.to_string(), "session");
     let cwd = fs::read_link(format!("/proc/{pid}/cwd"))?;
     check!(spec["process"]["cwd"].as_str() == cwd.to_str(), "working directory {}", cwd.display());
     let split = |text: &str| text.split_terminator('\0').map(str::to_owned).collect::<Vec<_>>();

@@ -21,10 +21,8 @@ tests! {
 /// All calls of these kinds that creating the container takes, a line each.
 fn calls(ctx: &Ctx, container: &Container, bundle: &str, kinds: &str) -> Result<String> {
     let file = ctx.dir.join("calls");
-    let mut command = std::process::Command::new("/usr/bin/strace");
-    command.args(["-D", "-f", "-qqq", "-s", "4096", "-o", path(&file), "-e", &format!("trace={kinds}")]);
-    command.arg(&ctx.runtime).arg("--root").arg(ctx.state_root());
-    command.args(["create", "--bundle", bundle, &container.id]).stdin(std::process::Stdio::null());
+    let flags = ["-D", "-f", "-s", "4096", "-o", path(&file), "-e", &format!("trace={kinds}")];
+    let command = ctx.traced(&flags, &["create", "--bundle", bundle, &container.id]);
     ctx.finish(command)?.succeeded("create")?;
     ctx.call(&["delete", "--force", &container.id])?.succeeded("delete")?;
     tracers_end()?;
@@ -256,13 +254,10 @@ fn failing(
     when: &str,
     file: Option<std::path::PathBuf>,
 ) -> std::process::Command {
-    let mut command = std::process::Command::new("/usr/bin/strace");
-    command.args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-    command.args(["-e", &format!("inject={call}:error=EIO:when={when}")]);
+    let (call, inject) = (format!("trace={call}"), format!("inject={call}:error=EIO:when={when}"));
+    let mut flags = vec!["-f", "-e", &call, "-e", &inject];
     if let Some(file) = &file {
-        command.args(["-P", path(file)]);
+        flags.extend(["-P", path(file)]);
     }
-    command.arg(&ctx.runtime).arg("--root").arg(ctx.state_root()).args(words);
-    command.stdin(std::process::Stdio::null()).current_dir(&ctx.dir);
-    command
+    ctx.traced(&flags, words)
 }

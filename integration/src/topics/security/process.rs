@@ -127,13 +127,9 @@ fn an_exec_is_out_of_reach_until_it_is_the_program(ctx: &Ctx) -> Result {
             ctx.exec(&container, &[], &["/bin/true"])?.succeeded("exec")?;
         }
         for call in ["umask", "capset", "setns", "setresuid,setuid", "faccessat2,faccessat", "execve"] {
-            let mut command = Command::new("/usr/bin/strace");
-            command.args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-            command
-                .args(["-e", &format!("inject={call}:delay_enter=4000:delay_exit=4000")])
-                .arg(&ctx.runtime);
-            command.arg("--root").arg(ctx.state_root()).args(["exec", &container.id, "/bin/true"]);
-            command.stdin(Stdio::null()).current_dir(&ctx.dir);
+            let delay = format!("inject={call}:delay_enter=4000:delay_exit=4000");
+            let flags = ["-f", "-e", &format!("trace={call}"), "-e", &delay];
+            let command = ctx.traced(&flags, &["exec", &container.id, "/bin/true"]);
             ctx.finish(command)?.succeeded(call)?;
         }
         check_eq!(container.stdout(), "watching\n", "what a process within saw (user namespace: {apart})");
