@@ -98,7 +98,7 @@ pub(super) fn bundle(ctx: &Ctx, seed: u64) -> Result<Made> {
     mounts(&mut r, ctx, &mut bundle)?;
     hidden(&mut r, &mut bundle)?;
     profile(&mut r, &mut bundle);
-    scheduling(&mut r, &mut bundle);
+    scheduling(&mut r, ctx, &mut bundle);
     resources(&mut r, ctx, &mut bundle);
     let preserved = r.below(4);
     Ok(Made { bundle, preserved, ids })
@@ -344,9 +344,12 @@ fn profile(r: &mut Random, bundle: &mut Bundle) {
     bundle.set("/linux/seccomp", profile);
 }
 
-fn scheduling(r: &mut Random, bundle: &mut Bundle) {
+fn scheduling(r: &mut Random, ctx: &Ctx, bundle: &mut Bundle) {
     if r.once_in(3) {
-        let policy = *r.one(&["SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE", "SCHED_FIFO", "SCHED_RR"]);
+        let policies = ["SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE", "SCHED_FIFO", "SCHED_RR"];
+        // A group of v1 has no share of real time, and refuses the last two.
+        let often = if ctx.host.cgroup2 || r.once_in(4) { &policies[..] } else { &policies[..3] };
+        let policy = *r.one(often);
         let mut scheduler = json!({"policy": policy});
         if ["SCHED_FIFO", "SCHED_RR"].contains(&policy) {
             scheduler["priority"] = json!(1 + r.below(90));
