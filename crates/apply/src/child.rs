@@ -2,7 +2,7 @@
 
 use crate::failure::{Doing, Failure, Result, inside, text};
 use crate::step::{console, creds, devices, masks, mounts, path, program, root};
-use crate::{hooks, wire};
+use crate::{hooks, network, wire};
 use coracle_plan::steps::{Act, Filter, Listener, Mount, MountKind, Plan, Step};
 use coracle_state::Record;
 use coracle_sys::process::{CloneArgs, Cloned};
@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub(crate) struct Prepared<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) record: &'a Record,
+    /// Whether the network namespace comes from the parent; else this process was born in it.
+    pub(crate) network: bool,
     /// The child's end of the socket pair.
     pub(crate) wire: OwnedFd,
     /// Where a later `start` connects; `None`: the start comes over the wire.
@@ -164,7 +166,10 @@ impl Child<'_> {
                 self.proc = Some(host_proc().doing(|| "opening /proc".into())?);
                 Ok(())
             }
-            Act::LoopbackUp => net::loopback_up().doing(|| "setting the loopback interface up".into()),
+            Act::EnterNetwork if self.p.network => network::enter(self.p.wire.as_fd()),
+            Act::EnterNetwork | Act::LoopbackUp => {
+                net::loopback_up().doing(|| "setting the loopback interface up".into())
+            }
             Act::NetDevices(_) => self.receive_devices(),
             Act::Keyring(name) => join_keyring(name),
             Act::OpenLabel(file, probe) => self.open_label(file, probe.as_deref()),

@@ -68,6 +68,7 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "making a socket pair".into())?;
     let prepared = Prepared {
         plan,
+        network: false,
         record,
         wire: theirs,
         listener: None,
@@ -83,12 +84,12 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
             .doing(|| "choosing the CPUs to run on (sched_setaffinity)".into())
             .map_err(|f| f.at("process.execCPUAffinity.initial"))?;
     }
-    let mut cloned = clone(plan, group.as_ref());
+    let mut cloned = clone(plan, group.as_ref(), plan.namespaces.new);
     let moved = |f: &Failure| matches!(f.errno, Some(Errno::EBUSY | Errno::ENOENT));
     if how.cgroup.is_empty() && cloned.as_ref().is_err_and(moved) {
         // The container has made groups of its own and moved init there, or init was moved and its group removed.
         group = Cgroup::of_process(record.pid);
-        cloned = clone(plan, group.as_ref());
+        cloned = clone(plan, group.as_ref(), plan.namespaces.new);
     }
     let (pid, pidfd) = match cloned? {
         Cloned::Child => child::run(prepared),

@@ -12,6 +12,7 @@ pub mod hooks;
 mod idmap;
 pub mod lifecycle;
 mod net_devices;
+mod network;
 pub mod notify;
 mod parent;
 mod pid_file;

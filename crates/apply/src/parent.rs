@@ -6,6 +6,7 @@ use crate::cgroup::{Cgroup, scope};
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::net_devices::Moved;
+use crate::network::Home;
 use crate::notify;
 use crate::rdt::{self, Resctrl};
 use crate::step::root;
@@ -190,6 +191,11 @@ fn begin(
         ),
     };
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "making a socket pair".into())?;
+    let mut flags = plan.namespaces.new;
+    let home = if plan.namespaces.network { Home::find()? } else { None };
+    if plan.namespaces.network && home.is_none() {
+        flags |= libc::CLONE_NEWNET as u64;
+    }
     let cgroup = Cgroup::create(&plan.cgroup)?;
     if cgroup.is_none() {
         (record.cgroup, record.unit) = (None, None);
@@ -198,6 +204,7 @@ fn begin(
     let prepared = Prepared {
         plan,
         record,
+        network: home.is_some(),
         wire: theirs,
         listener,
         waiting: Some(waiting),
@@ -206,7 +213,7 @@ fn begin(
         opened,
         preserve_fds: how.preserve_fds,
     };
-    let cloned = clone(plan, cgroup.as_ref());
+    let cloned = clone(plan, cgroup.as_ref(), flags);
     let (pid, pidfd) = match cloned {
         Ok(Cloned::Child) => child::run(prepared),
         Ok(Cloned::Parent(pid, pidfd)) => (pid, pidfd),
@@ -233,38 +240,41 @@ fn begin(
     if making.started {
         record.stage = Stage::Created;
     }
-    let noted = making.note(entry, record).and_then(|()| {
+    // First: init will soon wait for it.
+    let network = home.map(|home| home.make(making.wire.as_fd())).transpose();
+    let noted = network.map_err(|f| f.at("linux.namespaces")).and_then(|network| {
+        making.note(entry, record)?;
         if let Some(group) = making.cgroup.as_ref().filter(|_| plan.cgroup.unit.is_none()) {
             group.restrict(&plan.cgroup, warnings)?;
         }
         making.enter_rdt(plan, record)?;
         // A user can do this only now: once its ids are mapped, init is untraceable.
-        making.namespaces = how.namespaces.then(|| namespaces(pid)).transpose()?;
+        making.namespaces = how.namespaces.then(|| namespaces(pid, network)).transpose()?;
         Ok(())
     });
     noted.map_err(|f| making.undo(plan, entry, record, f))?;
     Ok(making)
 }
 
-fn namespaces(pid: i32) -> Result<[OwnedFd; 2]> {
+/// `network`: the one that init will enter.
+fn namespaces(pid: i32, network: Option<OwnedFd>) -> Result<[OwnedFd; 2]> {
     let open = |kind: &str| {
         let path = CString::new(format!("/proc/{pid}/ns/{kind}")).unwrap_or_default();
         fs::open(&path, libc::O_RDONLY, 0).doing(|| format!("opening the namespace {}", text(&path)))
     };
-    Ok([open("user")?, open("net")?])
+    Ok([open("user")?, network.map_or_else(|| open("net"), Ok)?])
 }
 
-pub(crate) fn clone(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<Cloned> {
+pub(crate) fn clone(plan: &Plan, cgroup: Option<&Cgroup>, flags: u64) -> Result<Cloned> {
     let into = cgroup.filter(|_| plan.born_in_cgroup()).map(Cgroup::clone_into).transpose()?.flatten();
-    let args =
-        CloneArgs { flags: plan.namespaces.new, cgroup: into.as_ref().map(AsFd::as_fd), sibling: false };
+    let args = CloneArgs { flags, cgroup: into.as_ref().map(AsFd::as_fd), sibling: false };
     process::clone3(&args).map_err(|e| {
         let why = match e {
             Errno::EPERM => " (without privileges a user namespace must be among them, and the host must allow it: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
             Errno::ENOSPC => " (a limit below /proc/sys/user is reached)",
             _ => "",
         };
-        Failure::errno(format!("cloning the container's init with namespaces {:#x}{why}", plan.namespaces.new), e).at("linux.namespaces")
+        Failure::errno(format!("cloning the container's init with namespaces {flags:#x}{why}"), e).at("linux.namespaces")
     })
 }
 

@@ -61,6 +61,18 @@ pub(crate) fn say_network(fd: BorrowedFd, namespace: BorrowedFd) -> Result<()> {
     socket::send_fd(fd, b"D", namespace).doing(|| "showing the network namespace".into())
 }
 
+/// From the parent.
+pub(crate) fn give_network(fd: BorrowedFd, namespace: BorrowedFd) -> Result<()> {
+    socket::send_fd(fd, b"W", namespace).doing(|| "handing over the network namespace".into())
+}
+
+/// Waits for what [`give_network`] sends.
+pub(crate) fn await_network(fd: BorrowedFd) -> Result<OwnedFd> {
+    let fds = socket::recv_fds(fd, &mut Vec::with_capacity(8))
+        .doing(|| "waiting for the network namespace".into())?;
+    fds.into_iter().next().ok_or_else(|| Failure::says("the runtime ended"))
+}
+
 pub(crate) fn say_unmapped(fd: BorrowedFd, step: usize, tree: BorrowedFd) -> Result<()> {
     let message = [b"M".as_slice(), &(step as u32).to_ne_bytes()].concat();
     socket::send_fd(fd, &message, tree).doing(|| "having the ids of a mount mapped".into())

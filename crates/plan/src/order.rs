@@ -37,10 +37,11 @@ pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal
     let terminal = terminal(process, request, &mut found);
     let rdt = rdt::plan(spec, &request.id, &mut found);
     let hooks = hooks::plan(spec, &mut found);
-    let mut setup = entry(spec, &mut namespaces, host, request, &cgroup, &mut found);
+    let mut setup = entry(spec, &mut namespaces, request, &cgroup, &mut found);
     affinity::check(process, &mut found);
     setup.extend(before_root(spec, process, host, &mut found));
     setup.extend(root(spec, request, host, &cgroup, &namespaces, terminal.is_some(), &mut found));
+    network(spec, &mut namespaces, host, &mut setup, &mut found);
     let launch = match spec.process() {
         Some(process) => workload(spec, process, host, request, &namespaces, &mut setup, &mut found),
         None => {
@@ -168,7 +169,6 @@ fn terminal(process: &Process, request: &Request, found: &mut Findings) -> Optio
 fn entry(
     spec: &Spec,
     ns: &mut Namespaces,
-    host: &Host,
     request: &Request,
     cgroup: &crate::steps::Cgroup,
     found: &mut Findings,
@@ -194,17 +194,48 @@ fn entry(
         out.push(step(Act::Unshare(libc::CLONE_NEWCGROUP), "linux.namespaces"));
     }
     out.push(step(Act::NewSession, ""));
-    if mounts::new_namespace(spec, Kind::Network) {
-        out.push(step(Act::LoopbackUp, "linux.namespaces"));
-    }
-    let devices = net_devices::plan(spec, host, found);
-    if !devices.is_empty() {
-        out.push(step(Act::NetDevices(devices), "linux.netDevices"));
-    }
     if !request.no_new_keyring {
         out.push(step(Act::Keyring(found.cstring("container id", format!("_ses.{}", request.id))), ""));
     }
     out
+}
+
+/// Into the network namespace, as late as may be: the kernel needs about as long for it as for all mounts together, so
+/// the parent makes it meanwhile. One that a new user namespace is to own only a process in that can make.
+fn network(spec: &Spec, ns: &mut Namespaces, host: &Host, setup: &mut Vec<Step>, found: &mut Findings) {
+    let (new, user) = (libc::CLONE_NEWNET as u64, libc::CLONE_NEWUSER as u64);
+    ns.network = ns.new & new != 0 && ns.new & user == 0 && host.admin();
+    let mut steps = Vec::new();
+    if ns.network {
+        ns.new &= !new;
+        steps.push(step(Act::EnterNetwork, "linux.namespaces"));
+    } else if mounts::new_namespace(spec, Kind::Network) {
+        steps.push(step(Act::LoopbackUp, "linux.namespaces"));
+    }
+    let devices = net_devices::plan(spec, host, found);
+    if !devices.is_empty() {
+        steps.push(step(Act::NetDevices(devices), "linux.netDevices"));
+    }
+    let at = setup.iter().position(|s| wants_network(&s.act)).unwrap_or(setup.len());
+    setup.splice(at..at, steps);
+}
+
+/// Whether a step depends on the network namespace that it is done in, or waits for a word of the parent, which is after the one
+/// that brings the namespace.
+fn wants_network(act: &Act) -> bool {
+    let is_local = |kind: &CString| [c"proc", c"tmpfs", c"devpts", c"mqueue"].contains(&kind.as_c_str());
+    match act {
+        Act::AwaitCgroup | Act::CreateContainerHooks => true,
+        Act::WriteProc(file, _) => file.to_bytes().starts_with(b"sys/net/"),
+        Act::Mount(mount) => match &mount.what {
+            _ if mount.idmap.is_some() => true,
+            MountKind::Filesystem(kind, ..) => !is_local(kind),
+            // /proc/net and /proc/self/ns/net are those of who looks.
+            MountKind::Bind(bind) => bind.source.to_bytes().starts_with(b"/proc"),
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 /// What is joined is entered before a user namespace is made: it cannot belong to one that is new, and within that one

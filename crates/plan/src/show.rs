@@ -16,6 +16,9 @@ pub fn show(plan: &Plan) -> String {
             if origin.is_empty() { writeln!(out, "  {text}") } else { writeln!(out, "  {text}  [{origin}]") };
     };
     line(format!("clone with new namespaces: {}", namespaces(plan.namespaces.new)), "linux.namespaces");
+    if plan.namespaces.network {
+        line("make a network namespace meanwhile, its loopback interface up".into(), "linux.namespaces");
+    }
     for join in &plan.namespaces.join {
         line(format!("open {} to join", join.path.to_string_lossy()), &join.origin);
     }
@@ -173,6 +176,7 @@ pub fn act(step: &Step) -> String {
         Act::NullStreams => "streams that are the host's /dev/null become the container's".into(),
         Act::OomScore(score) => format!("set oom_score_adj to {score}"),
         Act::KeepProc => "keep the host's /proc open".into(),
+        Act::EnterNetwork => "enter the network namespace".into(),
         Act::LoopbackUp => "set the loopback interface up".into(),
         Act::NetDevices(devices) => {
             let one =

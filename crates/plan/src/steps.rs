@@ -98,6 +98,9 @@ pub enum Act {
     OomScore(i32),
     /// Keep the host's /proc at hand for [`Act::OpenLabel`]: the container's may be anything.
     KeepProc,
+    /// Enter the network namespace that the parent makes meanwhile ([`Namespaces::network`]): it is the first that the parent
+    /// sends. Where the parent could not leave and return, this process was born in it, and sets its loopback interface up.
+    EnterNetwork,
     /// Set the loopback interface up.
     LoopbackUp,
     /// Show the parent this network namespace, and wait until it has moved the devices into it.
@@ -387,6 +390,9 @@ pub struct NetDevice {
 pub struct Namespaces {
     /// CLONE_NEW* flags of the clone.
     pub new: u64,
+    /// Whether the parent makes the network namespace, loopback up, while the child is at work: that takes the kernel about as
+    /// long as all mounts together.
+    pub network: bool,
     /// Joined by path, in the order of entering.
     pub join: Vec<Join>,
     /// Maps of a new user namespace: uid_map, gid_map, as the kernel's files take them.

@@ -160,6 +160,13 @@ fn each_hook_runs_in_its_namespaces(ctx: &Ctx) -> Result {
             !within,
             "{kind} is in the runtime's mount namespace"
         );
+        let network = &all[kind]["namespaces"]["net"];
+        check_eq!(*network == all["namespaces"]["network"], within, "{kind} is in the container's network");
+        check_eq!(
+            *network == json!(look::own_namespace("net")?),
+            !within,
+            "{kind} is in the runtime's network"
+        );
     }
     Ok(())
 }

@@ -6,19 +6,27 @@ use coracle_sys::{Errno, Result, fs, libc};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Removes a group and those below, the deepest first; fine when it is gone. Errors: EBUSY while one of them has processes.
-pub(super) fn remove(dir: &str) -> Result<()> {
-    let rmdir = |at: BorrowedFd, name: &CStr| match fs::unlinkat(at, name, libc::AT_REMOVEDIR) {
+/// Removes a group; fine when it is gone. Errors: EBUSY while it has processes or others below.
+pub(super) fn rmdir(dir: &str) -> Result<()> {
+    rmdir_at(fs::cwd(), &c(dir))
+}
+
+fn rmdir_at(at: BorrowedFd, name: &CStr) -> Result<()> {
+    match fs::unlinkat(at, name, libc::AT_REMOVEDIR) {
         Err(Errno::ENOENT) => Ok(()),
         other => other,
-    };
+    }
+}
+
+/// Removes a group and those below, the deepest first; fine when it is gone. Errors: EBUSY while one of them has processes.
+pub(super) fn remove(dir: &str) -> Result<()> {
     // Nearly always there is nothing below: the plain call first.
-    match rmdir(fs::cwd(), &c(dir)) {
+    match rmdir(dir) {
         Err(Errno::EBUSY | Errno::ENOTEMPTY) => {}
         other => return other,
     }
-    below(fs::cwd(), &c(dir), &mut |at, name| rmdir(at, name))?;
-    rmdir(fs::cwd(), &c(dir))
+    below(fs::cwd(), &c(dir), &mut |at, name| rmdir_at(at, name))?;
+    rmdir(dir)
 }
 
 /// The processes of a group and of those below it; none of one that is gone. Errors: one of them could not be read.

@@ -1,0 +1,55 @@
+//! The new network namespace, made by the runtime while init is at work: network_namespaces(7).
+
+use crate::failure::{Doing, Failure, Result};
+use crate::wire;
+use coracle_sys::{Errno, fs, libc, namespace, net};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The network namespace that this process belongs to.
+pub(crate) struct Home(OwnedFd);
+
+fn current() -> Result<OwnedFd> {
+    fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0)
+        .doing(|| "opening the network namespace /proc/self/ns/net".into())
+}
+
+impl Home {
+    /// None where it could not be entered again: root of a user namespace has no right to one from outside. setns(2).
+    pub(crate) fn find() -> Result<Option<Home>> {
+        let home = Home(current()?);
+        match home.enter() {
+            Ok(()) => Ok(Some(home)),
+            Err(Errno::EPERM) => Ok(None),
+            other => other.map(|()| None).doing(|| "entering the runtime's own network namespace".into()),
+        }
+    }
+
+    fn enter(&self) -> coracle_sys::Result<()> {
+        namespace::setns(self.0.as_fd(), libc::CLONE_NEWNET)
+    }
+
+    /// Makes a new one, gives it to init and sets its loopback interface up. This process has one thread, so all of it goes
+    /// there, and comes back. Errors: what failed; then the namespace ends with init.
+    pub(crate) fn make(&self, init: BorrowedFd) -> Result<OwnedFd> {
+        namespace::unshare(libc::CLONE_NEWNET).map_err(|e| {
+            let full = " (the limit /proc/sys/user/max_net_namespaces is reached)";
+            Failure::errno(
+                format!("making a network namespace{}", if e == Errno::ENOSPC { full } else { "" }),
+                e,
+            )
+        })?;
+        let made = current().and_then(|made| {
+            wire::give_network(init, made.as_fd())?;
+            net::loopback_up().doing(|| "setting the loopback interface up".into())?;
+            Ok(made)
+        });
+        self.enter().doing(|| "returning to the runtime's network namespace".into())?;
+        made
+    }
+}
+
+/// Init's part.
+pub(crate) fn enter(runtime: BorrowedFd) -> Result<()> {
+    let namespace = wire::await_network(runtime)?;
+    namespace::setns(namespace.as_fd(), libc::CLONE_NEWNET).doing(|| "entering the network namespace".into())
+}
