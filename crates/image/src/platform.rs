@@ -35,11 +35,12 @@ impl Platform {
     }
 
     /// How well an image of this platform suits one who asked for `wanted`: `None` not at all, else higher is better.
-    /// A processor of one variant runs the older ones too; the newest of them is the best.
+    /// A processor of one variant runs the older ones too; the newest of them is the best. One of amd64 runs 386 as well.
     pub fn suits(&self, wanted: &Platform) -> Option<u8> {
         let (mine, asked) = (self.usual(), wanted.usual());
         if mine.os != asked.os || mine.architecture != asked.architecture {
-            return None;
+            let older = mine.architecture == "386" && asked.architecture == "amd64";
+            return (mine.os == asked.os && older).then_some(0);
         }
         if mine.variant == asked.variant {
             return Some(u8::MAX);
@@ -145,7 +146,7 @@ mod tests {
         };
         order("linux/arm", &["linux/arm/v7", "linux/arm/v6", "linux/arm/v5"]);
         order("linux/arm/v6", &["linux/arm/v6", "linux/arm/v5"]);
-        order("linux/amd64/v3", &["linux/amd64/v3", "linux/amd64/v2", "linux/amd64"]);
+        order("linux/amd64/v3", &["linux/amd64/v3", "linux/amd64/v2", "linux/amd64", "linux/386"]);
         order("linux/arm64/v9", &["linux/arm64/v9", "linux/arm64"]);
         for (image, wanted) in [
             ("linux/amd64/v3", "linux/amd64"),
@@ -186,7 +187,8 @@ mod tests {
     #[test]
     fn others_do_not_suit() {
         assert_eq!(suits("windows/amd64", "linux/amd64"), None);
-        assert_eq!(suits("linux/386", "linux/amd64"), None);
+        assert_eq!(suits("linux/amd64", "linux/386"), None);
+        assert_eq!(suits("windows/386", "linux/amd64"), None);
         assert!("".parse::<Platform>().is_err() && "a/b/c/d".parse::<Platform>().is_err());
     }
 }
