@@ -219,13 +219,13 @@ pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
         Failure::says("the container has no control group of its own: nothing can be limited")
     })?;
     let systemd = record.unit.as_ref().map(|unit| scope::connect(unit.user, true)).transpose()?;
-    let systemd = systemd.map(|(_, facts)| facts);
+    let (mut bus, facts) = systemd.unzip();
     let before = limits(entry)?;
-    let update = coracle_plan::update(&before, new, cgroup_mode(&record), systemd.as_ref())
+    let update = coracle_plan::update(&before, new, cgroup_mode(&record), facts.as_ref())
         .map_err(|refusal| Failure::says(refusal.to_string()))?;
     let keep =
         |limits: &serde_json::Value| entry.write("limits.json", limits.to_string().as_bytes()).map_err(says);
-    group.update(&update, &|| keep(&update.limits)).inspect_err(|_| {
+    group.update(&update, bus.as_mut(), &|| keep(&update.limits)).inspect_err(|_| {
         let _ = keep(&before);
     })?;
     Ok(update.warnings)

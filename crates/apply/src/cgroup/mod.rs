@@ -229,22 +229,33 @@ impl Cgroup {
         self.restrict(plan, warnings)
     }
 
-    /// Changes limits, and has them noted down by `keep`. Errors: what was refused; then all are what they were.
-    pub fn update(&self, update: &Update, keep: &dyn Fn() -> Result<()>) -> Result<()> {
+    /// Changes limits, and has them noted down by `keep`; `bus` leads to the systemd that has the scope, if one has.
+    /// Errors: what was refused; then all are what they were.
+    pub fn update(
+        &self,
+        update: &Update,
+        bus: Option<&mut scope::Manager>,
+        keep: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         let home = self.homes()?;
         limits::unused(home("memory").as_deref().unwrap_or_default(), update)?;
         let before = limits::Before::read(&update.writes, &home);
-        let was = match (&self.unit, update.properties.is_empty()) {
-            (Some(unit), false) => Some((unit, scope::set(unit, &update.properties)?)),
-            _ => None,
+        let scope = bus.zip(self.unit.as_ref()).filter(|_| !update.properties.is_empty());
+        let (told, was) = match scope {
+            Some((bus, unit)) => {
+                let was = scope::before(bus, unit, &update.properties)?;
+                (scope::set(bus, unit, &update.properties), Some((unit, was)))
+            }
+            None => (Ok(()), None),
         };
         // Device rules come last: only they cannot be put back.
-        let changed = limits::write_all(&update.writes, &home)
+        let changed = told
+            .and_then(|()| limits::write_all(&update.writes, &home))
             .and_then(|()| keep())
             .and_then(|()| self.change_devices(update, &home));
         changed.inspect_err(|_| {
             if let Some((unit, was)) = was {
-                let _ = scope::set(unit, &was);
+                let _ = scope::restore(unit, &was);
             }
             before.restore();
         })

@@ -42,22 +42,33 @@ pub(super) fn start(manager: &mut Manager, unit: &Plan, pid: i32) -> Result<()> 
     })
 }
 
-/// Sets properties. Returns what sets them back.
-pub(super) fn set(unit: &Unit, properties: &[Property]) -> Result<Vec<Property>> {
-    let failed = |e| Failure::says(format!("unable to set unit properties: {e}"));
-    let mut manager = Manager::connect(bus(unit.user)).map_err(says)?;
+/// What sets these properties to what they are now.
+pub(super) fn before(manager: &mut Manager, unit: &Unit, properties: &[Property]) -> Result<Vec<Property>> {
     let mut names: Vec<&str> = properties.iter().map(|(name, _)| name.as_str()).collect();
     names.dedup();
     let mut was = Vec::new();
-    for (name, value) in manager.scope_properties(&unit.name, &names).map_err(failed)? {
+    for (name, value) in manager.scope_properties(&unit.name, &names).map_err(unset)? {
         // A list that is set is added to what is there, an empty one clears it: org.freedesktop.systemd1(5).
         if let Value::Array(of, _) = &value {
             was.push((name.clone(), Value::Array(of.clone(), Vec::new())));
         }
         was.push((name, value));
     }
-    manager.set_properties(&unit.name, properties).map_err(failed)?;
     Ok(was)
+}
+
+/// Sets properties. Errors: systemd refused; or nobody knows, and they may be set.
+pub(super) fn set(manager: &mut Manager, unit: &Unit, properties: &[Property]) -> Result<()> {
+    manager.set_properties(&unit.name, properties).map_err(unset)
+}
+
+/// Sets properties back: over a connection of its own, for the other one may be what failed.
+pub(super) fn restore(unit: &Unit, was: &[Property]) -> Result<()> {
+    set(&mut Manager::connect(bus(unit.user)).map_err(says)?, unit, was)
+}
+
+fn unset(e: Error) -> Failure {
+    Failure::says(format!("unable to set unit properties: {e}"))
 }
 
 /// Moves a process into the scope.
