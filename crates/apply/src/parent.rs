@@ -13,7 +13,7 @@ use crate::step::root;
 use crate::wire::{self, Said};
 use crate::{hooks, idmap, lifecycle, pid_file, relay, sources, starting};
 use coracle_plan::steps::{Act, IdMaps, Plan};
-use coracle_state::{Entry, Lock, Record, Stage, process_facts};
+use coracle_state::{Entry, Lock, Record, Stage};
 use coracle_sys::process::{CloneArgs, Cloned, Status};
 use coracle_sys::{Errno, fs, libc, process, socket};
 use std::ffi::{CStr, CString};
@@ -281,9 +281,7 @@ pub(crate) fn clone(plan: &Plan, cgroup: Option<&Cgroup>, flags: u64) -> Result<
 impl Making {
     /// Writes down who init is, while it works.
     fn note(&self, entry: &Entry, record: &mut Record) -> Result<()> {
-        record.pid = self.pid;
-        record.start_time = process_facts(self.pid).ok().flatten().map_or(0, |f| f.1);
-        entry.save(record).map_err(|e| Failure::says(e.to_string()))
+        record.set_init(self.pid).and_then(|()| entry.save(record)).map_err(|e| Failure::says(e.to_string()))
     }
 
     /// The child waits for a word, or does what needs no limit yet.

@@ -442,7 +442,7 @@ pub struct Init {
 }
 
 /// State letter and start time of a process: proc_pid_stat(5), fields 3 and 22. `None` when there is no such process.
-pub fn process_facts(pid: i32) -> std::result::Result<Option<(u8, u64)>, Errno> {
+fn process_facts(pid: i32) -> std::result::Result<Option<(u8, u64)>, Errno> {
     let mut buffer = [0u8; 1024];
     let read = fs::open(&name(&format!("/proc/{pid}/stat")), libc::O_RDONLY, 0)
         .and_then(|fd| fs::read(fd.as_fd(), &mut buffer));
@@ -451,6 +451,10 @@ pub fn process_facts(pid: i32) -> std::result::Result<Option<(u8, u64)>, Errno> 
         Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+fn unknown(pid: i32, e: Errno) -> Error {
+    Error::Io("asking after the process", format!("/proc/{pid}").into(), e)
 }
 
 fn parse_stat(text: &[u8]) -> Option<(u8, u64)> {
@@ -463,13 +467,22 @@ fn parse_stat(text: &[u8]) -> Option<(u8, u64)> {
 }
 
 impl Record {
+    /// Notes down that this process is init.
+    /// Errors: the kernel does not tell when it began; without that, whoever asks later takes it for dead.
+    pub fn set_init(&mut self, pid: i32) -> Result<()> {
+        let facts = process_facts(pid).and_then(|facts| facts.ok_or(Errno::ESRCH));
+        let (_, start) = facts.map_err(|e| unknown(pid, e))?;
+        (self.pid, self.start_time) = (pid, start);
+        Ok(())
+    }
+
     /// Init, if it lives: first the descriptor, then the start time, so that the pid cannot change hands in between.
     /// Errors: the kernel could not say (too many open files, no memory): that is not the same as dead.
     pub fn init(&self) -> Result<Option<Init>> {
         if self.pid <= 0 {
             return Ok(None);
         }
-        let failed = |e| Error::Io("asking after the process", format!("/proc/{}", self.pid).into(), e);
+        let failed = |e| unknown(self.pid, e);
         let pidfd = match process::pidfd_open(self.pid) {
             Ok(pidfd) => pidfd,
             // No such process; or the number is a thread's by now. pidfd_open(2).
@@ -590,5 +603,17 @@ mod tests {
     fn a_process_is_known_by_its_start_time() {
         let (state, start) = process_facts(process::getpid()).expect("read").expect("own stat");
         assert!(b"RS".contains(&state) && start > 0);
+    }
+
+    #[test]
+    fn nobody_is_noted_down_whose_start_is_not_known() {
+        let json = r#"{"ociVersion": "1.2.0", "id": "a", "bundle": "/", "rootfs": "/", "created": "", "stage": "creating",
+            "pid": 0, "startTime": 0, "cgroup": null, "cgroupV1": false, "sharedPids": false, "annotations": {}, "owner": 0}"#;
+        let mut record: Record = serde_json::from_str(json).expect("a record");
+        // Beyond PID_MAX_LIMIT: nobody's.
+        assert!(matches!(record.set_init(i32::MAX), Err(Error::Io(..))));
+        assert_eq!((record.pid, record.start_time), (0, 0));
+        record.set_init(process::getpid()).expect("noted");
+        assert!(record.init().expect("read").is_some());
     }
 }

@@ -10,7 +10,7 @@ use crate::cgroup::{Cgroup, scope};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::{hooks, pid_file};
 use coracle_plan::steps::Plan;
-use coracle_state::{Entry, Lock, Record, Stage, process_facts};
+use coracle_state::{Entry, Lock, Record, Stage};
 use coracle_sys::{fs, libc, process, socket};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -261,8 +261,7 @@ impl Making<'_> {
     fn note(&mut self, pid: i32, entry: &Entry, record: &mut Record) -> Result<()> {
         self.pidfd = Some(process::pidfd_open(pid).doing(|| format!("opening process {pid}"))?);
         self.pid = pid;
-        record.pid = pid;
-        record.start_time = process_facts(pid).ok().flatten().map_or(0, |f| f.1);
+        record.set_init(pid).map_err(says)?;
         record.stage = Stage::Created;
         // criu gives what it restores the clocks that it knew: a time namespace that config.json does not ask for.
         record.own_clocks = time_namespace("self") != time_namespace(&pid.to_string());
