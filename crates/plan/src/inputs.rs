@@ -73,7 +73,7 @@ pub struct Host {
     pub last_capability: u32,
     /// How control groups are mounted.
     pub cgroup: CgroupMode,
-    /// The cgroup that the runtime itself is in (v2, or v1's pids/devices hierarchy), from the mount's root.
+    /// The cgroup that the runtime itself is in (v2, or v1's pids/devices hierarchy), from the mount's root. Empty: not known.
     pub own_cgroup: String,
     /// Whether SELinux is in force: a policy is loaded.
     pub selinux: bool,

@@ -85,6 +85,15 @@ fn none_mounted(spec: &Spec, host: &Host, request: &Request, out: &Cgroup, found
 
 fn path(asked: Option<&Path>, host: &Host, request: &Request, found: &mut Findings) -> String {
     let own = host.own_cgroup.trim_end_matches('/');
+    if host.own_cgroup.is_empty() && !asked.is_some_and(Path::is_absolute) {
+        // At the top it would be outside of the limits that this process has.
+        found.problem(
+            "linux.cgroupsPath",
+            "the container's group is to be near this process's own, which /proc/self/cgroup does not tell",
+            "cgroups(7)",
+            "mount /proc, or write an absolute path",
+        );
+    }
     let Some(asked) = asked else {
         // On v2 beside this process's own group: in its own nothing could be limited, for it has processes
         // (cgroup-v2.rst, No Internal Process Constraint).
@@ -160,4 +169,25 @@ fn owner(spec: &Spec, host: &Host, found: &mut Findings) -> Option<u32> {
 fn through(map: &LinuxIdMapping, id: u32) -> Option<u32> {
     let offset = id.checked_sub(map.container_id()).filter(|o| *o < map.size())?;
     map.host_id().checked_add(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_knows_not_where_it_is_makes_no_group_near_itself() {
+        let made = |own: &str, asked: Option<&str>| {
+            let host = Host { cgroup: CgroupMode::Unified, own_cgroup: own.into(), ..Host::default() };
+            let request = Request { id: "id".into(), ..Request::default() };
+            let mut found = Findings::default();
+            let path = path(asked.map(Path::new), &host, &request, &mut found);
+            found.problems.is_empty().then_some(path)
+        };
+        assert_eq!(made("/a/b", None).as_deref(), Some("/a/id"));
+        assert_eq!(made("/a/b", Some("c")).as_deref(), Some("/a/b/c"));
+        assert_eq!(made("/", None).as_deref(), Some("/id"));
+        assert_eq!(made("", Some("/c")).as_deref(), Some("/c"));
+        assert_eq!((made("", None), made("", Some("c"))), (None, None));
+    }
 }
