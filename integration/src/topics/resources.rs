@@ -1,12 +1,24 @@
 //! Resources as a table: input → the kernel's files and systemd's properties, at create and after update; and beside runc and
 //! crun on the same machine and input, where every difference is one that is known and explained.
 
-use std::{fs, io::Write, path::Path, process::Command, process::Stdio};
+use std::{
+    ffi::OsString,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Bundle, Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+    Bundle, Container, Ctx, Need, Output, Result, check, check_eq,
+    container::until,
+    context::path,
+    look,
+    socket::{BreakOff, breaking_bus},
+    tests,
 };
 
 tests! {
@@ -17,11 +29,15 @@ tests! {
     systemd_knows_what_an_update_says [Need::CgroupV2, Need::Controller("memory"), Need::Controller("cpuset"), Need::Systemd];
     weights_stay_when_systemd_writes_again [Need::CgroupV2, Need::Controller("io"), Need::Systemd];
     peers_write_the_same [Need::CgroupV2, Need::Controller("memory"), Need::File("/usr/sbin/runc"), Need::File("/usr/bin/crun")];
+    as_a_user_runtimes_write_the_same [Need::Unprivileged, Need::Systemd, Need::Controller("memory"), Need::Controller("cpuset"),
+        Need::File("/usr/sbin/runc"), Need::File("/usr/bin/crun")];
     the_group_belongs_to_the_containers_root [Need::CgroupV2];
     annotations_become_properties [Need::Systemd, Need::CgroupV2, Need::Runtime("coracle")];
     a_failed_scope_is_forgotten [Need::Systemd, Need::CgroupV2];
     an_update_of_a_scope_that_fails_changes_nothing [Need::Systemd, Need::CgroupV2, Need::Controller("cpuset")];
-    a_bus_that_says_nothing_is_an_error_in_time [Need::CgroupV2, Need::Runtime("coracle")];
+    a_bus_that_says_nothing_is_an_error_in_time [Need::Systemd, Need::CgroupV2, Need::Runtime("coracle")];
+    a_bus_that_hangs_up_is_an_error_at_once [Need::CgroupV2, Need::Runtime("coracle")];
+    a_bus_that_breaks_off_leaves_nothing [Need::Systemd, Need::CgroupV2, Need::Controller("memory"), Need::Runtime("coracle")];
     no_bus_is_an_error_that_says_so [Need::CgroupV2, Need::Runtime("coracle")];
 }
 
@@ -181,6 +197,13 @@ struct Way {
     update: bool,
 }
 
+const WAYS: [Way; 4] = [
+    Way { scope: false, update: false },
+    Way { scope: false, update: true },
+    Way { scope: true, update: false },
+    Way { scope: true, update: true },
+];
+
 impl Way {
     fn name(self) -> &'static str {
         match (self.scope, self.update) {
@@ -200,13 +223,59 @@ impl Way {
     }
 }
 
+/// Where the containers of the table are.
+struct Place {
+    /// systemd's slice and its group.
+    slice: &'static str,
+    slices: String,
+    /// The group above those that systemd does not know of, and the process that holds it.
+    plain: String,
+    _holder: Option<Holder>,
+}
+
+impl Place {
+    fn of_root() -> Place {
+        let (slices, plain) = ("/system.slice".into(), "/coracle-test".into());
+        Place { slice: "system.slice", slices, plain, _holder: None }
+    }
+
+    /// In the user's own systemd, and in a group that this was asked to delegate: cgroup-v2.rst, Delegation.
+    fn of_user(ctx: &Ctx) -> Result<Place> {
+        const SCRIPT: &str = r#"
+own=$(sed -n 's/^0:://p' /proc/self/cgroup)
+mkdir "/sys/fs/cgroup$own/caller"
+echo $$ >"/sys/fs/cgroup$own/caller/cgroup.procs"
+echo "$own"
+exec sleep infinity
+"#;
+        let mut holder = Holder(ctx.delegated(SCRIPT, &ctx.bundle()?).stdout(Stdio::piped()).spawn()?);
+        let mut plain = String::new();
+        BufReader::new(holder.0.stdout.take().ok_or("no output")?).read_line(&mut plain)?;
+        let plain = plain.trim().to_owned();
+        let slices = plain.rsplit_once('/').map(|(slices, _)| slices.to_owned()).unwrap_or_default();
+        check!(slices.ends_with("/app.slice"), "the scope is {plain:?}");
+        Ok(Place { slice: "app.slice", slices, plain, _holder: Some(holder) })
+    }
+}
+
+/// A process that ends with the test.
+struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What is seen of a row with a runtime. Errors: it refused the row.
-fn seen(ctx: &Ctx, runtime: &Path, row: &Row, way: Way) -> Result<Vec<(String, String)>> {
+fn seen(ctx: &Ctx, runtime: &Path, row: &Row, way: Way, place: &Place) -> Result<Vec<(String, String)>> {
     let id = ctx.id();
     let mut bundle = if way.update { ctx.waiting()? } else { with(ctx, &row.resources)? };
+    let Place { slice, slices, plain, .. } = place;
     let (place, group) = match way.scope {
-        true => (format!("system.slice:resources:{id}"), format!("system.slice/resources-{id}.scope")),
-        false => (format!("/coracle-test/{id}"), format!("coracle-test/{id}")),
+        true => (format!("{slice}:resources:{id}"), format!("{slices}/resources-{id}.scope")),
+        false => (format!("{plain}/{id}"), format!("{plain}/{id}")),
     };
     bundle.set("/linux/cgroupsPath", json!(place)).write()?;
     let call = |words: &[&str]| {
@@ -221,7 +290,7 @@ fn seen(ctx: &Ctx, runtime: &Path, row: &Row, way: Way) -> Result<Vec<(String, S
     let made = call(&["create", "--bundle", path(&bundle.dir), &id])?;
     let updated = (made.code == 0 && way.update).then(|| call(&["update", "--resources", path(&new), &id]));
     let refused = updated.transpose()?.unwrap_or(made);
-    let group = Path::new("/sys/fs/cgroup").join(group);
+    let group = PathBuf::from(format!("/sys/fs/cgroup{group}"));
     let look = |(name, _): (String, String)| {
         let value = match name.contains('.') {
             true => fs::read_to_string(group.join(&name)).unwrap_or_default().trim().replace('\n', ", "),
@@ -240,14 +309,15 @@ fn seen(ctx: &Ctx, runtime: &Path, row: &Row, way: Way) -> Result<Vec<(String, S
 }
 
 fn property(unit: &str, name: &str) -> Result<String> {
-    let output = Command::new("systemctl").args(["show", "--property", name, unit]).output()?;
+    let user = (!nix::unistd::geteuid().is_root()).then_some("--user");
+    let output = Command::new("systemctl").args(user).args(["show", "--property", name, unit]).output()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     Ok(text.split_once('=').map(|(_, value)| value.to_owned()).unwrap_or(text))
 }
 
 fn check_rows(ctx: &Ctx, way: Way) -> Result {
     for row in table(ctx)? {
-        let seen = seen(ctx, &ctx.runtime, &row, way)?;
+        let seen = seen(ctx, &ctx.runtime, &row, way, &Place::of_root())?;
         check_eq!(seen, way.wanted(&row), "{} of {}", way.name(), row.resources);
     }
     Ok(())
@@ -298,8 +368,8 @@ fn files_of_v1_are_as_asked(ctx: &Ctx) -> Result {
 }
 
 fn files_are_as_the_table_says(ctx: &Ctx) -> Result {
-    check_rows(ctx, Way { scope: false, update: false })?;
-    check_rows(ctx, Way { scope: false, update: true })
+    check_rows(ctx, WAYS[0])?;
+    check_rows(ctx, WAYS[1])
 }
 
 /// A container in the scope `resources-ID.scope`.
@@ -325,11 +395,11 @@ fn check_properties(unit: &str, properties: &[&str], when: &str) -> Result {
 }
 
 fn systemd_knows_what_the_files_say(ctx: &Ctx) -> Result {
-    check_rows(ctx, Way { scope: true, update: false })
+    check_rows(ctx, WAYS[2])
 }
 
 fn systemd_knows_what_an_update_says(ctx: &Ctx) -> Result {
-    check_rows(ctx, Way { scope: true, update: true })
+    check_rows(ctx, WAYS[3])
 }
 
 /// All I/O limits of a unit are written again when one of them changes: systemd has to count as the files do.
@@ -398,18 +468,37 @@ const UNIFIED: &str = "in a scope memory.limit goes before unified";
 /// `RESOURCES=FILE` has every way looked at, not only create, and the whole table written there, as in docs/resources.md.
 fn peers_write_the_same(ctx: &Ctx) -> Result {
     let report = std::env::var_os("RESOURCES");
-    let all = [(false, false), (false, true), (true, false), (true, true)]
-        .map(|(scope, update)| Way { scope, update });
-    let ways = if report.is_some() { &all[..] } else { &all[..1] };
+    let ways = if report.is_some() { &WAYS[..] } else { &WAYS[..1] };
+    compare(ctx, table(ctx)?, ways, &Place::of_root(), report)
+}
+
+/// What a user may do in groups that are the user's own. Without `RESOURCES=FILE` one row, in one way, and no peer.
+fn as_a_user_runtimes_write_the_same(ctx: &Ctx) -> Result {
+    let report = std::env::var_os("RESOURCES");
+    let mut rows = table(ctx)?;
+    rows.truncate(if report.is_some() { rows.len() } else { 1 });
+    let place = Place::of_user(ctx)?;
+    for row in &rows {
+        for way in WAYS.into_iter().filter(|way| way.scope && way.update || report.is_some()) {
+            let seen = seen(ctx, &ctx.runtime, row, way, &place)?;
+            check_eq!(seen, way.wanted(row), "{} of {}", way.name(), row.resources);
+        }
+    }
+    let ways = if report.is_some() { &WAYS[..] } else { &[] };
+    compare(ctx, rows, ways, &place, report)
+}
+
+/// Has the peers do what this runtime does. Errors: a difference that no reason is known for.
+fn compare(ctx: &Ctx, rows: Vec<Row>, ways: &[Way], place: &Place, report: Option<OsString>) -> Result {
     let (mut lines, mut unknown) = (Vec::new(), Vec::new());
-    for row in table(ctx)? {
-        let last = ways.last().copied().unwrap_or(all[0]);
+    for row in rows {
+        let last = ways.last().copied().unwrap_or(WAYS[0]);
         let mut cells: Vec<_> =
             last.wanted(&row).into_iter().map(|wanted| (wanted, [vec![], vec![]])).collect();
         for (n, peer) in ["/usr/sbin/runc", "/usr/bin/crun"].into_iter().enumerate() {
             let name = Path::new(peer).file_name().and_then(|name| name.to_str()).unwrap_or(peer);
             for way in ways {
-                let there = seen(ctx, Path::new(peer), &row, *way);
+                let there = seen(ctx, Path::new(peer), &row, *way, place);
                 let there = there.map_err(|refusal| refusal.to_string());
                 for ((what, value), cell) in &mut cells[..way.wanted(&row).len()] {
                     let found = there.as_ref().map(|all| all.iter().find(|(n, _)| n == what));
@@ -525,6 +614,76 @@ fn a_bus_that_says_nothing_is_an_error_in_time(ctx: &Ctx) -> Result {
     check!(output.code != 0 && output.stderr().contains("systemd"), "the message: {}", output.stderr());
     check!(began.elapsed().as_secs() < 60, "it took {} s", began.elapsed().as_secs());
     check!(ctx.records()?.is_empty(), "state is left");
+    Ok(())
+}
+
+/// The other side lets the runtime in, and is gone when it is asked for something.
+fn a_bus_that_hangs_up_is_an_error_at_once(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    bundle.write()?;
+    let bus = ctx.dir.join("bus");
+    let listener = UnixListener::bind(&bus)?;
+    std::thread::spawn(move || -> std::io::Result<()> {
+        let (mut client, _) = listener.accept()?;
+        let _ = client.read(&mut [0; 4096])?;
+        client.write_all(b"DATA\r\nOK 0123456789abcdef\r\n")?;
+        client.read(&mut [0; 4096]).map(drop)
+    });
+    let id = ctx.id();
+    let mut command = ctx.command(&["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), &id]);
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", bus.display()));
+    command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", bus.display()));
+    hung_up(&ctx.finish(command)?)?;
+    check!(ctx.records()?.is_empty(), "state is left");
+    Ok(())
+}
+
+fn hung_up(output: &Output) -> Result {
+    let words = "the D-Bus connection to systemd broke: ";
+    check!(output.code != 0 && output.stderr().contains(words), "the message: {}", output.stderr());
+    Ok(())
+}
+
+/// Nobody knows whether systemd did what it was asked for when its answer does not come: either way nothing is left of it.
+fn a_bus_that_breaks_off_leaves_nothing(ctx: &Ctx) -> Result {
+    let through = |number: usize, at: BreakOff, words: &[&str]| -> Result<Output> {
+        let bus = ctx.dir.join(format!("bus{number}"));
+        breaking_bus(UnixListener::bind(&bus)?, "/run/dbus/system_bus_socket".into(), at);
+        let mut command = ctx.command(words);
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", bus.display()));
+        let began = std::time::Instant::now();
+        let output = ctx.finish(command)?;
+        // Long before the deadline of an answer.
+        check!(began.elapsed().as_secs() < 20, "{words:?} took {} s", began.elapsed().as_secs());
+        Ok(output)
+    };
+    let mut bundle = with(ctx, &json!({"memory": {"limit": 64 << 20}}))?;
+    for (number, heard) in [false, true].into_iter().enumerate() {
+        let id = ctx.id();
+        bundle.set("/linux/cgroupsPath", json!(format!("system.slice:resources:{id}"))).write()?;
+        let at = BreakOff { word: "StartTransientUnit", heard };
+        hung_up(&through(number, at, &["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), &id])?)?;
+        check!(ctx.records()?.is_empty(), "state is left, heard {heard}");
+        gone(&format!("resources-{id}.scope"))?;
+    }
+    let (container, unit) = scope(ctx, &mut bundle)?;
+    let at = BreakOff { word: "SetUnitProperties", heard: true };
+    hung_up(&through(2, at, &["update", "--memory", "80M", "--memory-swap", "90M", &container.id])?)?;
+    check_eq!(look::cgroup_file(container.pid, "", "memory.max")?, "67108864", "after an update that failed");
+    check_properties(&unit, &["MemoryMax=67108864"], "after an update that failed")?;
+    let at = BreakOff { word: "StopUnit", heard: true };
+    through(3, at, &["delete", "--force", &container.id])?.succeeded("delete")?;
+    gone(&unit)
+}
+
+/// Waits until systemd knows nothing of a unit.
+fn gone(unit: &str) -> Result {
+    until(&format!("{unit} is gone"), || {
+        let status = Command::new("systemctl").args(["status", unit]).output()?.status;
+        Ok((status.code() == Some(4)).then_some(()))
+    })?;
+    let group = Path::new("/sys/fs/cgroup/system.slice").join(unit);
+    check!(!group.exists(), "its group is left");
     Ok(())
 }
 
