@@ -196,7 +196,12 @@ mod tests {
         };
         assert!(root.make(&plan).expect_err("differs").doing.contains("does not have"));
         plan.first = vec!["MB:0=50".into()];
+        plan.schemata = vec!["MB:0=20".into()];
         root.make(&plan).expect("matches");
+        let schemata = || std::fs::read_to_string(at.join("gold/schemata")).expect("read");
+        assert_eq!(schemata(), "MB:0=20\nL3:0=f\n");
+        root.update(&record(&plan), &["MB:0=30".into()]).expect("update");
+        assert_eq!(schemata(), "MB:0=30\nL3:0=f\n");
         std::fs::write(at.join("gold/mon_groups/c1/tasks"), "").expect("file");
         root.join(&record(&plan), 7).expect("join");
         for file in ["gold/tasks", "gold/mon_groups/c1/tasks"] {

@@ -43,3 +43,31 @@ fn confine(work: BorrowedFd, lower: Option<BorrowedFd>) -> Result<bool, landlock
     let status = ruleset.restrict_self()?;
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    /// As far as it says that it stands: the kernel may have no Landlock, and a user may not change the root.
+    #[test]
+    fn who_is_behind_it_reaches_nothing_else() {
+        let at = std::env::temp_dir().join(format!("coracle-wall-{}", std::process::id()));
+        std::fs::create_dir_all(at.join("rootfs")).unwrap();
+        let (work, root) = (File::open(&at).unwrap(), File::open(at.join("rootfs")).unwrap());
+        let (outside, host) = (at.join("outside"), File::open("/etc").unwrap());
+        std::fs::write(&outside, "").unwrap();
+        let behind = std::thread::spawn(move || {
+            let wall = raise(work.as_fd(), root.as_fd(), None).unwrap();
+            let inside = fs::openat(root.as_fd(), c"made", libc::O_CREAT | libc::O_WRONLY, 0o600);
+            let beyond = fs::openat(host.as_fd(), c"passwd", libc::O_RDONLY, 0);
+            (wall, inside.is_ok(), beyond.is_ok(), File::open(&outside).is_ok())
+        });
+        let (wall, inside, beyond, named) = behind.join().unwrap();
+        assert!(inside);
+        assert_eq!((beyond, named), (!wall.landlock, !wall.root), "{wall:?}");
+        assert!(File::open("/etc/passwd").is_ok(), "this thread stands before it");
+        std::fs::remove_dir_all(&at).unwrap();
+    }
+}

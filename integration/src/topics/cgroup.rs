@@ -341,13 +341,13 @@ fn a_systemd_scope_holds_the_container(ctx: &Ctx) -> Result {
     let scope = format!("proving-{}.scope", container.id);
     let group = look::cgroup(container.pid, "")?;
     check!(path(&group).contains(&format!("system.slice/{scope}")), "the cgroup is {}", group.display());
-    let property =
-        std::process::Command::new("systemctl").args(["show", "--property=TasksMax", &scope]).output()?;
-    check_eq!(
-        String::from_utf8_lossy(&property.stdout).trim(),
-        "TasksMax=55",
-        "what systemd says of the scope"
-    );
+    let names = "TasksMax,Slice,Delegate,DefaultDependencies";
+    let shown =
+        std::process::Command::new("systemctl").args(["show", "--property", names, &scope]).output()?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for line in ["TasksMax=55", "Slice=system.slice", "Delegate=yes", "DefaultDependencies=no"] {
+        check!(shown.lines().any(|l| l == line), "systemd does not say {line} of the scope, but {shown}");
+    }
     container.stop()?;
     container.delete()?;
     check!(!group.exists(), "cgroup {} is left", group.display());

@@ -159,8 +159,16 @@ fn layers_are_kept_once_and_nothing_stays_mounted(ctx: &Ctx) -> Result {
     check_eq!(kept(ctx, "containers")?.len(), 0, "containers left");
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     check!(!mounts.contains(&store(ctx).display().to_string()), "something is mounted below the store");
+    // Of broken downloads, what is from today may still be made whole.
+    fs::create_dir_all(store(ctx).join("partial"))?;
+    let days = std::time::Duration::from_secs(24 * 3600);
+    for (name, age) in [("old", 2 * days), ("young", days / 2)] {
+        let file = fs::File::create(store(ctx).join("partial").join(name))?;
+        file.set_modified(std::time::SystemTime::now() - age)?;
+    }
     call(ctx, &["rmi", "--all"])?.succeeded("rmi")?;
     check_eq!(kept(ctx, "layers")?.len(), 0, "layers that no image needs");
+    check_eq!(kept(ctx, "partial")?, ["young"], "downloads that broke off");
     Ok(())
 }
 
@@ -202,6 +210,15 @@ fn a_user_of_the_image_passes_through_its_root(ctx: &Ctx) -> Result {
         layout.finish(&json!({"Cmd": ["/bin/stat", "-c", "%a", "/", "/etc/passwd"], "User": "user"}))?;
     let output = run(ctx, &[&image, "--rm"])?.succeeded("run --image")?;
     check_eq!(output.stdout(), "755\n644\n", "modes");
+    // One that a layer names is as it says.
+    let named = ctx.dir.join("named");
+    fs::create_dir(&named)?;
+    fs::set_permissions(&named, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    std::os::unix::fs::chown(&named, Some(3), Some(4))?;
+    layout.tar(&named, "--numeric-owner")?;
+    let image = layout.finish(&json!({"Cmd": ["/bin/stat", "-c", "%a %u %g", "/"], "User": "user"}))?;
+    let output = run(ctx, &[&image, "--rm"])?.succeeded("run --image of a named root")?;
+    check_eq!(output.stdout(), "711 3 4\n", "mode and owner of a root that is named");
     Ok(())
 }
 

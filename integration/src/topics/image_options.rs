@@ -148,10 +148,13 @@ fn what_a_program_may(ctx: &Ctx) -> Result {
     let status = "grep -e NoNewPrivs -e Seccomp: /proc/self/status";
     let hidden = "cat /proc/timer_list | wc -c; grep -c ' /proc/sys ' /proc/mounts";
     let ttl = "cat /proc/sys/net/ipv4/ip_default_ttl";
+    // What it has unasked: the fourteen capabilities that engines give, and a filter that keeps it in its namespaces.
+    let usual = "grep -h -e CapEff -e CapBnd /proc/self/status; unshare -U true && echo elsewhere";
     cases(
         ctx,
         &image,
         &[
+            (&[usual], 1, "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n"),
             (
                 &[
                     "--ulimit",

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    os::unix::fs::{FileExt, PermissionsExt, chown, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -177,7 +177,10 @@ fn by_hand(ctx: &Ctx) -> Result<PathBuf> {
     fs::write(more.join("d/file"), "changed\n")?;
     // tar keeps the attributes that a directory had before; these are all that it has.
     setxattr(more.join("d"), "user.directory", b"", XattrFlags::empty())?;
-    layout.tar(&more, &format!("{ALL} --format=posix"))?;
+    let sparse = fs::File::create(more.join("holes"))?;
+    sparse.write_all_at(b"between holes", 3 << 20)?;
+    sparse.set_len(8 << 20)?;
+    layout.tar(&more, &format!("{ALL} --format=posix --sparse"))?;
     Ok(layout.finish(&json!({}))?.into())
 }
 

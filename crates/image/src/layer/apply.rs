@@ -634,7 +634,6 @@ impl Applier {
     }
 }
 
-/// Whether a directory's owner could not pass through it.
 /// A file system that lies on overlayfs itself, or has no such attributes, cannot keep its marks.
 fn unmarkable(errno: Errno) -> Error {
     match errno {
@@ -643,6 +642,7 @@ fn unmarkable(errno: Errno) -> Error {
     }
 }
 
+/// Whether a directory's owner could not pass through it.
 fn is_shut(mode: u32) -> bool {
     mode & 0o700 != 0o700
 }
