@@ -12,6 +12,10 @@ pub(super) struct Made {
     pub(super) preserved: u64,
     /// The first id of the user namespace, as the host counts.
     pub(super) ids: u32,
+    /// Another process for the container, whether it comes before the start, and how many descriptors it is given.
+    pub(super) other: Value,
+    pub(super) other_is_early: bool,
+    pub(super) other_preserved: u64,
 }
 
 /// splitmix64, by Sebastiano Vigna: small, and every seed is as good as any other.
@@ -101,7 +105,26 @@ pub(super) fn bundle(ctx: &Ctx, seed: u64) -> Result<Made> {
     scheduling(&mut r, ctx, &mut bundle);
     resources(&mut r, ctx, &mut bundle);
     let preserved = r.below(4);
-    Ok(Made { bundle, preserved, ids })
+    let (other, other_is_early, other_preserved) = (process(&mut r, ctx, ids != 0), r.once_in(2), r.below(4));
+    Ok(Made { bundle, preserved, ids, other, other_is_early, other_preserved })
+}
+
+/// A process.json, made as the container's own process is.
+fn process(r: &mut Random, ctx: &Ctx, user_namespace: bool) -> Value {
+    let mut bundle = Bundle { dir: ctx.dir.clone(), spec: json!({}) };
+    bundle.args(&["/probe", "try-and-wait", "/tmp"]);
+    identity(r, &mut bundle, user_namespace);
+    limits(r, &mut bundle);
+    own_scheduling(r, ctx, &mut bundle);
+    // What is not there is made for the container's own process only.
+    bundle.set("/process/cwd", json!(r.one(&["/", "/etc", "/proc", "/dev/shm"])));
+    bundle.set("/process/terminal", json!(r.once_in(3)));
+    for (field, once_in) in [("noNewPrivileges", 4), ("oomScoreAdj", 3), ("rlimits", 4)] {
+        if r.once_in(once_in) {
+            bundle.remove(&format!("/process/{field}"));
+        }
+    }
+    bundle.spec["process"].take()
 }
 
 fn namespaces(r: &mut Random, bundle: &mut Bundle) -> Result<u32> {
@@ -344,7 +367,8 @@ fn profile(r: &mut Random, bundle: &mut Bundle) {
     bundle.set("/linux/seccomp", profile);
 }
 
-fn scheduling(r: &mut Random, ctx: &Ctx, bundle: &mut Bundle) {
+/// What of it is the process's alone.
+fn own_scheduling(r: &mut Random, ctx: &Ctx, bundle: &mut Bundle) {
     if r.once_in(3) {
         let policies = ["SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE", "SCHED_FIFO", "SCHED_RR"];
         // A group of v1 has no share of real time, and refuses the last two.
@@ -365,6 +389,10 @@ fn scheduling(r: &mut Random, ctx: &Ctx, bundle: &mut Bundle) {
         let class = *r.one(&["IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"]);
         bundle.set("/process/ioPriority", json!({"class": class, "priority": r.below(8)}));
     }
+}
+
+fn scheduling(r: &mut Random, ctx: &Ctx, bundle: &mut Bundle) {
+    own_scheduling(r, ctx, bundle);
     if r.once_in(4) {
         bundle.set("/linux/personality", json!({"domain": r.one(&["LINUX", "LINUX32"])}));
     }

@@ -5,12 +5,20 @@
 //! `generate` makes them, `observe` looks; the two share config.json and nothing else.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    os::unix::net::UnixListener,
     process::{Command, Stdio},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::harness::{Container, Ctx, Need, Result, check, check_eq, context::path, tests};
+use generate::Made;
+use serde_json::Value;
+
+use crate::harness::{
+    Container, Ctx, Need, Output, Result, check, check_eq, container::until, context::path, look,
+    socket::sent_to, tests,
+};
 
 mod generate;
 mod observe;
@@ -22,7 +30,7 @@ tests! {
 }
 
 /// How many a run of all tests makes.
-const COUNT: u64 = 40;
+const COUNT: u64 = 30;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -53,16 +61,8 @@ fn one(ctx: &Ctx, seed: u64) -> Result<bool> {
     bundle.write()?;
     let mut container = Container::named(ctx, ctx.id(), &bundle.dir);
     let pid_file = ctx.dir.join("random.pid");
-    let preserve = made.preserved.to_string();
-    let words =
-        ["create", "--bundle", path(&bundle.dir), "--pid-file", path(&pid_file), "--preserve-fds", &preserve];
-    // Always more descriptors than are to be passed on; and signals that the caller ignores, the workload does not.
-    let mut command = Command::new("/bin/sh");
-    command
-        .args(["-c", "trap '' INT USR2; exec \"$@\" 3</etc/passwd 4</etc/group 5</etc/hosts 9</etc", "sh"])
-        .arg(&ctx.runtime);
-    command.arg("--root").arg(ctx.state_root()).args(words).arg(&container.id).stdin(Stdio::null());
-    let output = ctx.finish(command)?;
+    let words = ["create", "--bundle", path(&bundle.dir), "--pid-file", path(&pid_file)];
+    let output = call(ctx, &words, made.preserved, &container.id)?;
     if output.code != 0 {
         check!(!output.stderr().trim().is_empty(), "create failed without a word");
         if std::env::var_os("RANDOM_REFUSED").is_some() {
@@ -75,10 +75,72 @@ fn one(ctx: &Ctx, seed: u64) -> Result<bool> {
     container.output = Some(output);
     container.pid = fs::read_to_string(&pid_file)?.parse()?;
     check_eq!(container.status()?, "created", "status");
-    let looked = container.start().and_then(|()| observe::compare(&container, &made));
+    let other = || other(ctx, &container, &made);
+    let early = if made.other_is_early { other() } else { Ok(()) };
+    let looked = container.start().and_then(|()| observe::init(&container, &made));
+    let late = if made.other_is_early { Ok(()) } else { other() };
     drop(container);
-    if looked.is_ok() {
-        fs::remove_dir_all(&bundle.dir)?;
+    let all = looked.and(early).and(late).map_err(|error| format!("{error}\n  of {}", bundle.dir.display()));
+    all?;
+    fs::remove_dir_all(&bundle.dir)?;
+    Ok(true)
+}
+
+/// Runs the runtime with always more descriptors than are to be passed on, and with signals that it ignores and the workload does not.
+fn call(ctx: &Ctx, words: &[&str], preserved: u64, id: &str) -> Result<Output> {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", "trap '' INT USR2; exec \"$@\" 3</etc/passwd 4</etc/group 5</etc/hosts 9</etc", "sh"])
+        .arg(&ctx.runtime);
+    command.arg("--root").arg(ctx.state_root()).args(words).args([
+        "--preserve-fds",
+        &preserved.to_string(),
+        id,
+    ]);
+    command.stdin(Stdio::null());
+    ctx.finish(command)
+}
+
+/// Another process in the container. One that is refused is fine, too.
+fn other(ctx: &Ctx, container: &Container, made: &Made) -> Result {
+    let (file, pid_file) = (ctx.dir.join("process.json"), ctx.dir.join("exec.pid"));
+    fs::write(&file, made.other.to_string())?;
+    let mut words = vec!["exec", "--detach", "--pid-file", path(&pid_file), "--process", path(&file)];
+    // By a short path: an address of a Unix socket has 108 bytes.
+    let socket = std::env::temp_dir().join(format!("random-{}", std::process::id()));
+    let terminal = made.other["terminal"] == true;
+    let listener = terminal.then(|| UnixListener::bind(&socket)).transpose()?;
+    if terminal {
+        words.extend(["--console-socket", path(&socket)]);
     }
-    looked.map(|()| true)
+    let output = call(ctx, &words, made.other_preserved, &container.id);
+    if terminal {
+        fs::remove_file(&socket)?;
+    }
+    let output = output?;
+    if output.code != 0 {
+        check!(!output.stderr().trim().is_empty(), "exec failed without a word");
+        if std::env::var_os("RANDOM_REFUSED").is_some() {
+            println!("exec of {}: refused: {}", made.other, output.stderr().trim());
+        }
+        return Ok(());
+    }
+    let pid: u32 = fs::read_to_string(&pid_file)?.parse()?;
+    let looked =
+        said(&output, listener.as_ref()).and_then(|(report, _terminal)| observe::other(pid, made, &report));
+    look::kill_and_reap(pid);
+    looked
+}
+
+/// What the process prints, to its output or to its terminal, whose end would be the process's too.
+fn said(output: &Output, listener: Option<&UnixListener>) -> Result<(Value, Option<File>)> {
+    let Some(listener) = listener else {
+        let report = until("the probe reports", || Ok(serde_json::from_str(&output.stdout()).ok()))?;
+        return Ok((report, None));
+    };
+    let (_, mut sent) = sent_to(listener)?;
+    let terminal = File::from(sent.pop().ok_or("no terminal")?);
+    let mut line = String::new();
+    BufReader::new(&terminal).read_line(&mut line)?;
+    Ok((serde_json::from_str(&line)?, Some(terminal)))
 }

@@ -16,23 +16,39 @@ use crate::harness::{
     look::{self, Mount},
 };
 
-pub(super) fn compare(container: &Container, made: &Made) -> Result {
-    let (pid, spec) = (container.pid, &made.bundle.spec);
-    let report = container.report()?;
+/// The container's own process.
+pub(super) fn init(container: &Container, made: &Made) -> Result {
+    process(container.pid, &made.bundle.spec, made.ids, made.preserved, &container.report()?)
+}
+
+/// The other one: as if it were the container's own. What it does not say of capabilities and the score, the container's process says.
+pub(super) fn other(pid: u32, made: &Made, report: &Value) -> Result {
+    let mut spec = made.bundle.spec.clone();
+    let own = std::mem::replace(&mut spec["process"], made.other.clone());
+    for field in ["capabilities", "oomScoreAdj"] {
+        if made.other.get(field).is_none() {
+            spec["process"][field] = own[field].clone();
+        }
+    }
+    process(pid, &spec, made.ids, made.other_preserved, report)
+        .map_err(|error| format!("exec of {}: {error}", made.other).into())
+}
+
+fn process(pid: u32, spec: &Value, ids: u32, preserved: u64, report: &Value) -> Result {
     let mut wrong = Vec::new();
     let mut note = |result: Result| wrong.extend(result.err().map(|error| error.to_string()));
-    note(namespaces(pid, spec, made));
+    note(namespaces(pid, spec, ids));
     note(names(pid, spec));
-    note(identity(pid, spec, made.ids));
-    note(capabilities(pid, spec, made.ids != 0));
+    note(identity(pid, spec, ids));
+    note(capabilities(pid, spec, ids != 0));
     note(limits(pid, spec));
     note(scheduling(pid, spec));
-    note(surroundings(pid, spec, made.preserved));
+    note(surroundings(pid, spec, preserved));
     note(mounts(pid, spec));
     note(hidden(pid, spec));
-    note(profile(pid, spec, &report));
+    note(profile(pid, spec, report));
     note(resources(pid, spec));
-    check!(wrong.is_empty(), "{}\n  of {}", wrong.join("\n  "), made.bundle.dir.display());
+    check!(wrong.is_empty(), "{}", wrong.join("\n  "));
     Ok(())
 }
 
@@ -55,20 +71,16 @@ const KINDS: [(&str, &str); 8] = [
     ("time", "time"),
 ];
 
-fn namespaces(pid: u32, spec: &Value, made: &Made) -> Result {
+fn namespaces(pid: u32, spec: &Value, ids: u32) -> Result {
     for (name, file) in KINDS {
         let asked = list(&spec["linux"]["namespaces"]).any(|n| n["type"] == name);
         let new = look::namespace(pid, file)? != look::own_namespace(file)?;
         check_eq!(new, asked, "a new {name} namespace");
     }
-    if made.ids != 0 {
+    if ids != 0 {
         for file in ["uid_map", "gid_map"] {
             let map = look::proc(pid, file)?;
-            check_eq!(
-                map.split_whitespace().collect::<Vec<_>>(),
-                ["0", &made.ids.to_string(), "65536"],
-                "{file}"
-            );
+            check_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", &ids.to_string(), "65536"], "{file}");
         }
     }
     if let Some(offsets) = spec["linux"]["timeOffsets"].as_object() {
@@ -240,6 +252,10 @@ fn surroundings(pid: u32, spec: &Value, preserved: u64) -> Result {
         check_eq!(set, 0, "{field}, as if from the caller");
     }
     check_eq!(look::stat(pid, 6)?, pid.to_string(), "session");
+    let terminal = spec["process"]["terminal"] == true;
+    check_eq!(look::stat(pid, 7)? != "0", terminal, "a controlling terminal");
+    let on_one = (0..3).all(|number| open[&number.to_string()].starts_with("/dev/pts"));
+    check_eq!(on_one, terminal, "descriptors 0 to 2 on a terminal");
     let cwd = fs::read_link(format!("/proc/{pid}/cwd"))?;
     check!(spec["process"]["cwd"].as_str() == cwd.to_str(), "working directory {}", cwd.display());
     let split = |text: &str| text.split_terminator('\0').map(str::to_owned).collect::<Vec<_>>();
