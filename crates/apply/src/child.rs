@@ -340,7 +340,10 @@ impl Child<'_> {
             Act::Enter(i) => {
                 let join = &self.p.plan.namespaces.join[*i];
                 namespace::setns(self.p.joins[*i].as_fd(), join.kind).doing(|| {
-                    format!("entering {} as the kind of namespace that is asked for", text(&join.path))
+                    format!(
+                        "entering {} as the kind of namespace that is asked for (does its type say what the file is?)",
+                        text(&join.path)
+                    )
                 })
             }
             Act::Unshare(flags) => {
@@ -378,7 +381,10 @@ impl Child<'_> {
     fn set_clocks(&mut self, offsets: &[u8]) -> Result<()> {
         let file = self.offsets.take().ok_or_else(|| Failure::says("no clock offsets are open"))?;
         fs::write_all(file.as_fd(), offsets).doing(|| {
-            format!("writing {:?} to /proc/self/timens_offsets", String::from_utf8_lossy(offsets).trim_end())
+            format!(
+                "writing {:?} to /proc/self/timens_offsets (a clock must stay between 0 and 146 years)",
+                String::from_utf8_lossy(offsets).trim_end()
+            )
         })
     }
 

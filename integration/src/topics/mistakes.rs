@@ -227,8 +227,8 @@ mistakes! {
         "/linux/namespaces/-": {"type": "pid"} => "linux.namespaces[", "]: the pid namespace is named twice (config-linux.md, Namespaces); keep one of the two";
         "/linux/namespaces/-": {"type": "user", "path": "proc/1/ns/user"} => "linux.namespaces[", "].path: \"proc/1/ns/user\" is not absolute (config-linux.md, Namespaces); write it from the root, such as /proc/1/ns/net";
         "/linux/namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/no/such/namespace"}] => "opening the namespace \"/no/such/namespace\": no such file or directory (asked for by linux.namespaces[2].path)";
-        "/linux/namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/proc/self/ns/uts"}] => "entering \"/proc/self/ns/uts\" as the kind of namespace that is asked for: invalid argument (asked for by linux.namespaces[2].path)";
-        "/linux/namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/etc/passwd"}] => "entering \"/etc/passwd\" as the kind of namespace that is asked for: invalid argument (asked for by linux.namespaces[2].path)";
+        "/linux/namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/proc/self/ns/uts"}] => "entering \"/proc/self/ns/uts\" as the kind of namespace that is asked for (does its type say what the file is?): invalid argument (asked for by linux.namespaces[2].path)";
+        "/linux/namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/etc/passwd"}] => "entering \"/etc/passwd\" as the kind of namespace that is asked for (does its type say what the file is?): invalid argument (asked for by linux.namespaces[2].path)";
         "/linux/namespaces/-": {"path": "/proc/1/ns/user"} => "linux.namespaces[", "].type: is missing (config-linux.md, Namespaces); add it";
         "/linux/uidMappings": [{"containerID": 0, "hostID": 100000, "size": 1000}] => "linux.uidMappings: there is no user namespace to map ids in (config-linux.md, User namespace mappings); add a namespace of type user";
         "/linux/namespaces/-": {"type": "user"},
@@ -244,7 +244,7 @@ mistakes! {
         "/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"realtime": {"secs": 1}} => "linux.timeOffsets.realtime: only monotonic and boottime have an offset (time_namespaces(7)); remove it";
         "/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"boottime": {"nanosecs": 1000000000}} => "linux.timeOffsets.boottime.nanosecs: 1000000000 is a second or more (time_namespaces(7)); write less than 1000000000, and the rest as secs";
         "/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"boottime": 5} => "linux.timeOffsets.boottime: 5 is not an object (config-linux.md, Offset for Time Namespace); write an object";
-        "/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"boottime": {"secs": (-100000000)}} => "writing \"boottime -100000000 0\" to /proc/self/timens_offsets: math result not representable (asked for by linux.timeOffsets)";
+        "/linux/namespaces/-": {"type": "time"}, "/linux/timeOffsets": {"boottime": {"secs": (-100000000)}} => "writing \"boottime -100000000 0\" to /proc/self/timens_offsets (a clock must stay between 0 and 146 years): math result not representable (asked for by linux.timeOffsets)";
     }
 
     devices {
