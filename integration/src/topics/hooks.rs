@@ -31,6 +31,7 @@ tests! {
     a_failing_poststop_hook_does_not_stop_delete;
     a_hook_that_takes_too_long_is_ended;
     a_poststart_hook_that_hangs_keeps_no_signal_away;
+    a_runtime_that_dies_during_a_hook_takes_init_along;
     poststop_runs_after_the_container_is_gone;
     what_hooks_print_goes_to_the_files_of_the_annotations known "runc": "the annotations are crun's";
     a_hook_that_asks_for_the_state_gets_it known "runc": "says created" known "crun": "says that there is no container";
@@ -310,6 +311,30 @@ fn a_poststart_hook_that_hangs_keeps_no_signal_away(ctx: &Ctx) -> Result {
     check!(begin.elapsed() < Duration::from_secs(8), "it took {} ms", begin.elapsed().as_millis());
     start.kill()?;
     start.wait()?;
+    ctx.call(&["delete", "--force", &container.id])?.succeeded("delete --force")?;
+    look::kill_and_reap_all();
+    Ok(())
+}
+
+/// Init does not go on by itself, while it waits for something else than the runtime.
+fn a_runtime_that_dies_during_a_hook_takes_init_along(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let (told, file) = (ctx.dir.join("told"), ctx.dir.join("hangs"));
+    hook(&mut bundle, "createRuntime", &format!("cat > {}", path(&told)));
+    hook(&mut bundle, "createContainer", &format!("echo hangs > {}; exec sleep 20", path(&file)));
+    bundle.write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let words = ["create", "--bundle", path(&bundle.dir), &container.id];
+    let mut create = ctx.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    until("the hook runs", || Ok(file.exists().then_some(())))?;
+    let state: Value = serde_json::from_slice(&fs::read(&told)?)?;
+    let init = state["pid"].as_u64().ok_or("the hook was told no pid")? as u32;
+    check!(!look::is_dead(init), "init is not there");
+    let begin = Instant::now();
+    create.kill()?;
+    create.wait()?;
+    until("init is dead", || Ok(look::is_dead(init).then_some(())))?;
+    check!(begin.elapsed() < Duration::from_secs(8), "it took {} ms", begin.elapsed().as_millis());
     ctx.call(&["delete", "--force", &container.id])?.succeeded("delete --force")?;
     look::kill_and_reap_all();
     Ok(())
