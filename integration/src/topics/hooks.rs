@@ -31,7 +31,7 @@ tests! {
     a_failing_poststop_hook_does_not_stop_delete;
     a_hook_that_takes_too_long_is_ended;
     a_poststart_hook_that_hangs_keeps_no_signal_away;
-    a_runtime_that_dies_during_a_hook_takes_init_along;
+    a_runtime_that_dies_during_a_hook_takes_init_along known "runc": "init goes on until its hook ends";
     poststop_runs_after_the_container_is_gone;
     what_hooks_print_goes_to_the_files_of_the_annotations known "runc": "the annotations are crun's";
     a_hook_that_asks_for_the_state_gets_it known "runc": "says created" known "crun": "says that there is no container";
@@ -319,7 +319,7 @@ fn a_poststart_hook_that_hangs_keeps_no_signal_away(ctx: &Ctx) -> Result {
 /// Init does not go on by itself, while it waits for something else than the runtime.
 fn a_runtime_that_dies_during_a_hook_takes_init_along(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
-    let (told, file) = (ctx.dir.join("told"), ctx.dir.join("hangs"));
+    let (told, file) = (ctx.dir.join("told"), log(ctx, &mut bundle));
     hook(&mut bundle, "createRuntime", &format!("cat > {}", path(&told)));
     hook(&mut bundle, "createContainer", &format!("echo hangs > {}; exec sleep 20", path(&file)));
     bundle.write()?;
