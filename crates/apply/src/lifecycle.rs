@@ -218,9 +218,11 @@ pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
     let group = cgroup(&record).ok_or_else(|| {
         Failure::says("the container has no control group of its own: nothing can be limited")
     })?;
-    let systemd = record.unit.as_ref().map(|unit| scope::connect(unit.user, true)).transpose()?;
-    let (mut bus, facts) = systemd.unzip();
     let before = limits(entry)?;
+    let weighs = |limits: &serde_json::Value| limits.get("blockIO").or(limits.get("unified")).is_some();
+    let weighs = weighs(&before) || weighs(new);
+    let systemd = record.unit.as_ref().map(|unit| scope::connect(unit.user, weighs)).transpose()?;
+    let (mut bus, facts) = systemd.unzip();
     let update = coracle_plan::update(&before, new, cgroup_mode(&record), facts.as_ref())
         .map_err(|refusal| Failure::says(refusal.to_string()))?;
     let keep =

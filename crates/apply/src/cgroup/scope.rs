@@ -6,6 +6,8 @@ use coracle_plan::steps::Unit as Plan;
 use coracle_state::Unit;
 use coracle_systemd::{Bus, Error, Property, Value, unit};
 
+use std::{fs, io};
+
 pub use coracle_systemd::Manager;
 
 fn says(e: Error) -> Failure {
@@ -22,15 +24,27 @@ pub fn connect(user: bool, weighs: bool) -> Result<(Manager, Systemd)> {
     let version = unit::version(&manager.property("Version").map_err(says)?);
     // The machine's systemd has its root at the root, and says it in an empty word.
     let control_group = if user { manager.property("ControlGroup").map_err(says)? } else { String::new() };
-    Ok((manager, Systemd { version, control_group, user, bfq: weighs && bfq() }))
+    Ok((manager, Systemd { version, control_group, user, bfq: weighs && bfq()? }))
 }
 
 /// Whether the kernel has the I/O scheduler BFQ: each disk lists all that there are, used or not (Documentation/block/switching-sched.rst).
-fn bfq() -> bool {
-    let disks = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    let mut lists =
-        disks.filter_map(|disk| std::fs::read_to_string(disk.path().join("queue/scheduler")).ok());
-    lists.any(|list| list.contains("bfq"))
+/// Errors: nobody knows; a guess might tell systemd another weight than was asked for.
+fn bfq() -> Result<bool> {
+    let lists = || -> io::Result<bool> {
+        for disk in fs::read_dir("/sys/block")? {
+            match fs::read_to_string(disk?.path().join("queue/scheduler")) {
+                Ok(list) if list.contains("bfq") => return Ok(true),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(false)
+    };
+    match lists() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other
+            .map_err(|e| Failure::says(format!("asking which I/O schedulers there are, in /sys/block: {e}"))),
+    }
 }
 
 /// Makes the scope around a process; it is in its group when this returns.
