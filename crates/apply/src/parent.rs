@@ -213,7 +213,10 @@ fn begin(
         opened,
         preserve_fds: how.preserve_fds,
     };
-    let cloned = clone(plan, cgroup.as_ref(), flags);
+    let mut cloned = clone(plan, cgroup.as_ref(), flags);
+    if let (Err(Failure { errno: Some(Errno::EOPNOTSUPP), .. }), Some(group)) = (&cloned, &cgroup) {
+        cloned = group.join_threads().and_then(|()| clone(plan, cgroup.as_ref(), flags));
+    }
     let (pid, pidfd) = match cloned {
         Ok(Cloned::Child) => child::run(prepared),
         Ok(Cloned::Parent(pid, pidfd)) => (pid, pidfd),

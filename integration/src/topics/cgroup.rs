@@ -1,7 +1,7 @@
 //! cgroups: where the container is, which limits are set, and that they bite (config-linux.md, "Control groups").
 //! Each resource is read back from the kernel's own file, with the names of version 2 or 1 as the host has them.
 
-use std::{fs, process::Stdio};
+use std::{fs, path::Path, process::Stdio};
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -39,6 +39,13 @@ tests! {
     a_group_in_use_is_refused_and_left_alone known "crun": "shares it";
     sub_cgroups_are_removed_with_it [Need::CgroupV2];
     a_group_that_gave_controllers_is_taken [Need::CgroupV2] known "runc": "it is busy" known "crun": "it is busy";
+    threaded_groups_take_a_container [Need::CgroupV2]
+        known "runc": "cannot list the processes of one that exists" known "crun": "fails";
+    a_threaded_group_has_the_limits_of_threads [Need::CgroupV2, Need::Controller("pids"), Need::Controller("cpu")]
+        known "runc": "refuses any limit there";
+    a_threaded_group_in_use_is_refused [Need::CgroupV2]
+        known "runc": "takes none that exists" known "crun": "shares it";
+    a_limit_below_a_threaded_group_is_refused_by_name [Need::CgroupV2] known "runc": "in other words" known "crun": "in other words";
     kill_reaches_forks_of_forks;
     a_huge_page_limit_is_set [Need::CgroupV2, Need::Controller("hugetlb"), Need::Controller("memory")];
     io_limits_are_set [Need::CgroupV2, Need::Controller("io")];
@@ -312,6 +319,92 @@ fn a_group_that_gave_controllers_is_taken(ctx: &Ctx) -> Result {
     other.stop()?;
     other.delete()?;
     ctx.started(&bundle).map(drop)
+}
+
+/// A group with a threaded one, "inner", below it: its path, without a container.
+fn threaded(ctx: &Ctx) -> Result<String> {
+    let top = format!("/coracle-test/{}", ctx.id());
+    let inner = format!("/sys/fs/cgroup{top}/inner");
+    fs::create_dir_all(&inner)?;
+    fs::write(format!("{inner}/cgroup.type"), "threaded")?;
+    Ok(top)
+}
+
+/// Takes it away again: "inner" where a container has not taken it along.
+fn remove_threaded(top: &str) -> Result {
+    let inner = format!("/sys/fs/cgroup{top}/inner");
+    if Path::new(&inner).exists() {
+        fs::remove_dir(inner)?;
+    }
+    Ok(fs::remove_dir(format!("/sys/fs/cgroup{top}"))?)
+}
+
+/// cgroup-v2.rst, Threads: what is below a threaded group is threaded as well, and lists no processes.
+fn threaded_groups_take_a_container(ctx: &Ctx) -> Result {
+    for place in ["beside", "inner", "inner/below"] {
+        let top = threaded(ctx)?;
+        let mut bundle = ctx.waiting()?;
+        // The end of init is then not the end of all.
+        bundle.without_namespace("pid").set("/linux/cgroupsPath", json!(format!("{top}/{place}")));
+        let container = ctx.started(&bundle)?;
+        let group = look::cgroup(container.pid, "")?;
+        check!(group.ends_with(place), "init is in {}", group.display());
+        check_eq!(fs::read_to_string(group.join("cgroup.type"))?, "threaded\n", "its type");
+        let second = ctx.call(&["exec", "--detach", "--pid-file", "pid", &container.id, "/probe", "wait"])?;
+        second.succeeded("exec")?;
+        let second: u32 = fs::read_to_string(ctx.dir.join("pid"))?.trim().parse()?;
+        check_eq!(look::cgroup(second, "")?, group, "group of exec's process");
+        let listed = ctx.call(&["ps", "--format", "json", &container.id])?.succeeded("ps")?.stdout();
+        let mut listed: Vec<u32> = serde_json::from_str(&listed)?;
+        listed.sort_unstable();
+        check_eq!(listed, vec![container.pid, second], "ps");
+        ctx.call(&["pause", &container.id])?.succeeded("pause")?;
+        check_eq!(container.status()?, "paused", "status");
+        ctx.call(&["resume", &container.id])?.succeeded("resume")?;
+        ctx.call(&["delete", "--force", &container.id])?.succeeded("delete --force")?;
+        check!(look::is_dead(second), "exec's process lives on");
+        check!(!group.exists(), "{} is left", group.display());
+        remove_threaded(&top)?;
+    }
+    Ok(())
+}
+
+fn a_threaded_group_has_the_limits_of_threads(ctx: &Ctx) -> Result {
+    let top = threaded(ctx)?;
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/cgroupsPath", json!(format!("{top}/beside")));
+    bundle.set("/linux/resources/pids", json!({"limit": 77}));
+    bundle.set("/linux/resources/cpu", json!({"quota": 50000, "period": 100_000}));
+    let container = ctx.started(&bundle)?;
+    let group = look::cgroup(container.pid, "")?;
+    check_eq!(fs::read_to_string(group.join("pids.max"))?, "77\n", "pids.max");
+    check_eq!(fs::read_to_string(group.join("cpu.max"))?, "50000 100000\n", "cpu.max");
+    container.stop()?;
+    container.delete()?;
+    remove_threaded(&top)
+}
+
+fn a_threaded_group_in_use_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let top = threaded(ctx)?;
+    bundle.set("/linux/cgroupsPath", json!(format!("{top}/inner")));
+    let first = ctx.started(&bundle)?;
+    let mut second = ctx.waiting()?;
+    second.set("/linux/cgroupsPath", bundle.spec["linux"]["cgroupsPath"].clone());
+    ctx.refused(&second, &[])?;
+    check_eq!(first.status()?, "running", "status of the container whose group it is");
+    first.stop()?;
+    first.delete()?;
+    remove_threaded(&top)
+}
+
+fn a_limit_below_a_threaded_group_is_refused_by_name(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let top = threaded(ctx)?;
+    bundle.set("/linux/cgroupsPath", json!(format!("{top}/beside")));
+    bundle.set("/linux/resources/memory", json!({"limit": 64 << 20}));
+    ctx.refused(&bundle, &["memory", "below a threaded group"])?;
+    remove_threaded(&top)
 }
 
 /// A limit is in force or an error, and the device rules of every engine's configuration are limits.

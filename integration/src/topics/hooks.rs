@@ -31,7 +31,7 @@ tests! {
     a_failing_poststop_hook_does_not_stop_delete;
     a_hook_that_takes_too_long_is_ended;
     a_poststart_hook_that_hangs_keeps_no_signal_away;
-    a_runtime_that_dies_during_a_hook_takes_init_along known "runc": "init goes on until its hook ends";
+    a_runtime_that_dies_during_a_hook_takes_init_along known "runc": "init goes on until its hook ends" known "crun": "init goes on until its hook ends";
     poststop_runs_after_the_container_is_gone;
     what_hooks_print_goes_to_the_files_of_the_annotations known "runc": "the annotations are crun's";
     a_hook_that_asks_for_the_state_gets_it known "runc": "says created" known "crun": "says that there is no container";

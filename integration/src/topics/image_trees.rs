@@ -167,8 +167,9 @@ fn compare(ctx: &Ctx, image: &Path, name: &str) -> Result {
     Ok(())
 }
 
-/// The tree as an image of one layer, and a second that changes a file.
-fn by_hand(ctx: &Ctx) -> Result<PathBuf> {
+/// The tree as an image of one layer, and a second that changes a file; `holes`: tar's option by which a sparse file stays one,
+/// which older containers-storage cannot pack again.
+fn by_hand(ctx: &Ctx, holes: &str) -> Result<PathBuf> {
     let mut layout = Layout::new(ctx, "image")?;
     let tree = tree(ctx)?;
     layout.tar(&tree, &format!("{ALL} --format=posix"))?;
@@ -180,16 +181,16 @@ fn by_hand(ctx: &Ctx) -> Result<PathBuf> {
     let sparse = fs::File::create(more.join("holes"))?;
     sparse.write_all_at(b"between holes", 3 << 20)?;
     sparse.set_len(8 << 20)?;
-    layout.tar(&more, &format!("{ALL} --format=posix --sparse"))?;
+    layout.tar(&more, &format!("{ALL} --format=posix {holes}"))?;
     Ok(layout.finish(&json!({}))?.into())
 }
 
 fn layers_by_hand(ctx: &Ctx) -> Result {
-    compare(ctx, &by_hand(ctx)?, "image")
+    compare(ctx, &by_hand(ctx, "--sparse")?, "image")
 }
 
 fn skopeo_round_trips(ctx: &Ctx) -> Result {
-    let layout = by_hand(ctx)?;
+    let layout = by_hand(ctx, "--sparse")?;
     let copy = |from: &str, to: &str| {
         sh(&ctx.dir, &format!("{SKOPEO} --insecure-policy copy --quiet '{from}' '{to}'")).map(drop)
     };
@@ -241,7 +242,7 @@ fn buildah_layers(ctx: &Ctx) -> Result {
 
 /// What `docker save` writes of an image that Docker has unpacked, packed and added a layer to.
 fn docker_saves(ctx: &Ctx) -> Result {
-    let layout = by_hand(ctx)?;
+    let layout = by_hand(ctx, "")?;
     let dir = ctx.dir.display();
     // The paths of sockets are short.
     let socket = format!("/run/{}.sock", ctx.id());
@@ -317,7 +318,7 @@ fn docker_saves(ctx: &Ctx) -> Result {
 
 /// Into Podman's store and out of it again, in both forms.
 fn podman_saves(ctx: &Ctx) -> Result {
-    let layout = by_hand(ctx)?;
+    let layout = by_hand(ctx, "")?;
     let script = format!(
         "p() {{ podman --root '{0}/store' --runroot '{0}/run' --storage-driver vfs \"$@\"; }}
          echo '{{\"default\":[{{\"type\":\"insecureAcceptAnything\"}}]}}' >policy.json

@@ -176,7 +176,12 @@ impl Cgroup {
             limits::write_all(&plan.writes, self.homes()?)
         };
         // Once more: systemd takes back, at any time, a controller that no unit of its own has a use for.
-        settle(false).or_else(|_| settle(true))
+        settle(false).or_else(|_| self.join_threads().and_then(|()| settle(true)))
+    }
+
+    /// Makes a group that takes no process, because it lies below a threaded one, threaded itself.
+    pub fn join_threads(&self) -> Result<()> {
+        if self.v2 { v2::join_threads(&self.dirs[0]) } else { Ok(()) }
     }
 
     /// Device rules of a group that is there; called when the child is at work, for the kernel takes its time over a

@@ -45,10 +45,23 @@ fn members(at: BorrowedFd, name: &CStr) -> Result<Vec<i32>> {
     let text = fs::openat(at, &file, libc::O_RDONLY, 0).and_then(|fd| fs::read_to_end(fd.as_fd(), 1 << 20));
     match text {
         Ok(text) => Ok(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()).collect()),
-        // Gone; or a threaded group, whose processes are listed in the one above: cgroup-v2.rst, Threads.
-        Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(Vec::new()),
+        // Gone.
+        Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
+        Err(Errno::EOPNOTSUPP) => of_threads(at, name),
         Err(e) => Err(e),
     }
+}
+
+/// The processes that have a thread in a threaded group, which lists no processes: cgroup-v2.rst, Threads.
+fn of_threads(at: BorrowedFd, name: &CStr) -> Result<Vec<i32>> {
+    let file = CString::new([name.to_bytes(), b"/cgroup.threads"].concat()).unwrap_or_default();
+    let text =
+        fs::openat(at, &file, libc::O_RDONLY, 0).and_then(|fd| fs::read_to_end(fd.as_fd(), 1 << 20))?;
+    let process = |thread: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+    };
+    Ok(String::from_utf8_lossy(&text).lines().filter_map(process).collect())
 }
 
 /// Calls for each group below one, after those below it: with the open group that it stands in, and its name there.

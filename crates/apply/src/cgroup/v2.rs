@@ -103,6 +103,20 @@ fn enable(dir: &str, again: bool) {
     }
 }
 
+/// Below a threaded group only threaded ones take processes: those on the way that are neither become so, and have limits of
+/// cpu, cpuset and pids alone. cgroup-v2.rst, Threads.
+pub(super) fn join_threads(dir: &str) -> Result<()> {
+    for (end, _) in dir.match_indices('/').skip_while(|(i, _)| *i <= ROOT.len()).chain([(dir.len(), "")]) {
+        let here = &dir[..end];
+        if told(here, "cgroup.type")?.is_some_and(|kind| kind == "domain invalid") {
+            write(here, "cgroup.type", "threaded")
+                .doing(|| format!("making {here} threaded, as the group above it is"))
+                .map_err(|f| f.at("linux.cgroupsPath"))?;
+        }
+    }
+    Ok(())
+}
+
 fn open(dir: &str) -> Result<OwnedFd> {
     fs::open(&c(dir), libc::O_DIRECTORY | libc::O_RDONLY, 0).doing(|| format!("opening {dir}"))
 }
