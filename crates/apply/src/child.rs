@@ -142,8 +142,7 @@ impl Child<'_> {
     }
 
     fn receive_devices(&self) -> Result<()> {
-        let namespace = fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0)
-            .doing(|| "opening the network namespace /proc/self/ns/net".into())?;
+        let namespace = network::current()?;
         wire::say_network(self.p.wire.as_fd(), namespace.as_fd())?;
         wire::await_go(self.p.wire.as_fd())
     }

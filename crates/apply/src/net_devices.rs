@@ -4,15 +4,16 @@
 //! Once the container exists, its network namespace has the devices; when that ends, the kernel gives physical ones back.
 
 use crate::failure::{Doing, Failure, Result, text};
+use crate::network::Home;
 use coracle_plan::steps::NetDevice;
 use coracle_sys::net::{self, Address};
-use coracle_sys::{Errno, fs, libc, namespace};
+use coracle_sys::{Errno, libc, namespace};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Devices that were moved.
 pub(crate) struct Moved {
-    here: OwnedFd,
+    here: Home,
     there: OwnedFd,
     list: Vec<Device>,
 }
@@ -28,9 +29,7 @@ struct Device {
 impl Moved {
     /// None so far, from this process's network namespace into `there`.
     pub(crate) fn into(there: OwnedFd) -> Result<Moved> {
-        let here = fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0)
-            .doing(|| "opening the runtime's network namespace".into())?;
-        Ok(Moved { here, there, list: Vec::new() })
+        Ok(Moved { here: Home::here()?, there, list: Vec::new() })
     }
 
     /// Moves them. Errors: which could not be moved; those before it have moved.
@@ -48,14 +47,14 @@ impl Moved {
             Failure::errno(format!("finding the network device {} of the runtime's namespace", text(name)), e)
         })?;
         let up = net::is_up(index).doing(|| format!("looking at the network device {}", text(name)))?;
-        let carry = Carry { from: self.here.as_fd(), to: self.there.as_fd(), here: self.here.as_fd() };
+        let carry = Carry { from: self.here.as_fd(), to: self.there.as_fd(), here: &self.here };
         let there = carry.device(name, &device.new_name, true)?;
         Ok(Device { here: name.clone(), there, up, origin: device.origin.clone() })
     }
 
     /// Gives every device back, under its old name and with its addresses. Errors: which could not be given back.
     pub(crate) fn take_back(&mut self) -> Result<()> {
-        let carry = Carry { from: self.there.as_fd(), to: self.here.as_fd(), here: self.here.as_fd() };
+        let carry = Carry { from: self.there.as_fd(), to: self.here.as_fd(), here: &self.here };
         let back = |d: Device| carry.device(&d.there, &d.here, d.up).map(drop).map_err(|f| f.at(&d.origin));
         // Each is tried, whatever became of those before it.
         let tried: Vec<Result<()>> = self.list.drain(..).rev().map(back).collect();
@@ -67,7 +66,7 @@ impl Moved {
 struct Carry<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
-    here: BorrowedFd<'a>,
+    here: &'a Home,
 }
 
 impl Carry<'_> {
@@ -100,14 +99,13 @@ impl Carry<'_> {
         })
     }
 
-    /// Does something in a network namespace. This process has one thread, so all of it goes there, and comes back.
+    /// Does something in a network namespace.
     fn within<T>(&self, place: BorrowedFd, act: impl FnOnce() -> Result<T>) -> Result<T> {
-        namespace::setns(place, libc::CLONE_NEWNET)
-            .doing(|| "entering the other network namespace".into())?;
-        let done = act();
-        namespace::setns(self.here, libc::CLONE_NEWNET)
-            .doing(|| "returning to the runtime's network namespace".into())?;
-        done
+        let enter = || {
+            namespace::setns(place, libc::CLONE_NEWNET)
+                .doing(|| "entering the other network namespace".into())
+        };
+        self.here.away(enter, act)
     }
 }
 

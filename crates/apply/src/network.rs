@@ -5,18 +5,24 @@ use crate::wire;
 use coracle_sys::{Errno, fs, libc, namespace, net};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The network namespace that this process belongs to.
+/// The network namespace that the runtime belongs to.
 pub(crate) struct Home(OwnedFd);
 
-fn current() -> Result<OwnedFd> {
+/// The network namespace that this process is in.
+pub(crate) fn current() -> Result<OwnedFd> {
     fs::open(c"/proc/self/ns/net", libc::O_RDONLY, 0)
         .doing(|| "opening the network namespace /proc/self/ns/net".into())
 }
 
 impl Home {
-    /// None where it could not be entered again: root of a user namespace has no right to one from outside. setns(2).
-    pub(crate) fn find() -> Result<Option<Home>> {
-        let home = Home(current()?);
+    /// Where this process is now.
+    pub(crate) fn here() -> Result<Home> {
+        current().map(Home)
+    }
+
+    /// The same; none where it could not be entered again: root of a user namespace has no right to one from outside. setns(2).
+    pub(crate) fn to_return_to() -> Result<Option<Home>> {
+        let home = Home::here()?;
         match home.enter() {
             Ok(()) => Ok(Some(home)),
             Err(Errno::EPERM) => Ok(None),
@@ -28,17 +34,31 @@ impl Home {
         namespace::setns(self.0.as_fd(), libc::CLONE_NEWNET)
     }
 
-    /// Makes a new one, gives it to init and sets its loopback interface up. This process has one thread, so all of it goes
-    /// there, and comes back. Errors: what failed; then the namespace ends with init.
+    /// Does something in the network namespace that `leave` goes to. This process has one thread, so all of it goes there, and
+    /// comes back.
+    pub(crate) fn away<T>(
+        &self,
+        leave: impl FnOnce() -> Result<()>,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        leave()?;
+        let done = act();
+        self.enter().doing(|| "returning to the runtime's network namespace".into())?;
+        done
+    }
+
+    /// Makes a new one, gives it to init and sets its loopback interface up. Errors: what failed; then the namespace ends with
+    /// init.
     pub(crate) fn make(&self, init: BorrowedFd) -> Result<OwnedFd> {
-        namespace::unshare(libc::CLONE_NEWNET).map_err(|e| {
-            let full = " (the limit /proc/sys/user/max_net_namespaces is reached)";
-            Failure::errno(
-                format!("making a network namespace{}", if e == Errno::ENOSPC { full } else { "" }),
-                e,
-            )
-        })?;
-        let made = current().and_then(|made| {
+        let unshare = || {
+            namespace::unshare(libc::CLONE_NEWNET).map_err(|e| {
+                let full = " (the limit /proc/sys/user/max_net_namespaces is reached)";
+                let hint = if e == Errno::ENOSPC { full } else { "" };
+                Failure::errno(format!("making a network namespace{hint}"), e)
+            })
+        };
+        self.away(unshare, || {
+            let made = current()?;
             match wire::give_network(init, made.as_fd()) {
                 // Of one that has failed already, the reason comes next.
                 Err(f) if f.errno == Some(Errno::EPIPE) => {}
@@ -46,9 +66,13 @@ impl Home {
             }
             net::loopback_up().doing(|| "setting the loopback interface up".into())?;
             Ok(made)
-        });
-        self.enter().doing(|| "returning to the runtime's network namespace".into())?;
-        made
+        })
+    }
+}
+
+impl AsFd for Home {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -192,7 +192,7 @@ fn begin(
     };
     let (ours, theirs) = socket::seqpacket_pair().doing(|| "making a socket pair".into())?;
     let mut flags = plan.namespaces.new;
-    let home = if plan.namespaces.network { Home::find()? } else { None };
+    let home = if plan.namespaces.network { Home::to_return_to()? } else { None };
     if plan.namespaces.network && home.is_none() {
         flags |= libc::CLONE_NEWNET as u64;
     }

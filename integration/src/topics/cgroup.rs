@@ -10,7 +10,7 @@ use nix::{
 use serde_json::json;
 
 use crate::harness::{
-    Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+    Bundle, Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
 };
 
 tests! {
@@ -321,13 +321,15 @@ fn a_group_that_gave_controllers_is_taken(ctx: &Ctx) -> Result {
     ctx.started(&bundle).map(drop)
 }
 
-/// A group with a threaded one, "inner", below it: its path, without a container.
-fn threaded(ctx: &Ctx) -> Result<String> {
+/// A group with a threaded one, "inner", below it: its path, and a bundle whose container is to be at this place in it.
+fn threaded(ctx: &Ctx, place: &str) -> Result<(String, Bundle)> {
     let top = format!("/coracle-test/{}", ctx.id());
     let inner = format!("/sys/fs/cgroup{top}/inner");
     fs::create_dir_all(&inner)?;
     fs::write(format!("{inner}/cgroup.type"), "threaded")?;
-    Ok(top)
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/cgroupsPath", json!(format!("{top}/{place}")));
+    Ok((top, bundle))
 }
 
 /// Takes it away again: "inner" where a container has not taken it along.
@@ -342,10 +344,9 @@ fn remove_threaded(top: &str) -> Result {
 /// cgroup-v2.rst, Threads: what is below a threaded group is threaded as well, and lists no processes.
 fn threaded_groups_take_a_container(ctx: &Ctx) -> Result {
     for place in ["beside", "inner", "inner/below"] {
-        let top = threaded(ctx)?;
-        let mut bundle = ctx.waiting()?;
+        let (top, mut bundle) = threaded(ctx, place)?;
         // The end of init is then not the end of all.
-        bundle.without_namespace("pid").set("/linux/cgroupsPath", json!(format!("{top}/{place}")));
+        bundle.without_namespace("pid");
         let container = ctx.started(&bundle)?;
         let group = look::cgroup(container.pid, "")?;
         check!(group.ends_with(place), "init is in {}", group.display());
@@ -370,9 +371,7 @@ fn threaded_groups_take_a_container(ctx: &Ctx) -> Result {
 }
 
 fn a_threaded_group_has_the_limits_of_threads(ctx: &Ctx) -> Result {
-    let top = threaded(ctx)?;
-    let mut bundle = ctx.waiting()?;
-    bundle.set("/linux/cgroupsPath", json!(format!("{top}/beside")));
+    let (top, mut bundle) = threaded(ctx, "beside")?;
     bundle.set("/linux/resources/pids", json!({"limit": 77}));
     bundle.set("/linux/resources/cpu", json!({"quota": 50000, "period": 100_000}));
     let container = ctx.started(&bundle)?;
@@ -385,9 +384,7 @@ fn a_threaded_group_has_the_limits_of_threads(ctx: &Ctx) -> Result {
 }
 
 fn a_threaded_group_in_use_is_refused(ctx: &Ctx) -> Result {
-    let mut bundle = ctx.waiting()?;
-    let top = threaded(ctx)?;
-    bundle.set("/linux/cgroupsPath", json!(format!("{top}/inner")));
+    let (top, bundle) = threaded(ctx, "inner")?;
     let first = ctx.started(&bundle)?;
     let mut second = ctx.waiting()?;
     second.set("/linux/cgroupsPath", bundle.spec["linux"]["cgroupsPath"].clone());
@@ -399,9 +396,7 @@ fn a_threaded_group_in_use_is_refused(ctx: &Ctx) -> Result {
 }
 
 fn a_limit_below_a_threaded_group_is_refused_by_name(ctx: &Ctx) -> Result {
-    let mut bundle = ctx.waiting()?;
-    let top = threaded(ctx)?;
-    bundle.set("/linux/cgroupsPath", json!(format!("{top}/beside")));
+    let (top, mut bundle) = threaded(ctx, "beside")?;
     bundle.set("/linux/resources/memory", json!({"limit": 64 << 20}));
     ctx.refused(&bundle, &["memory", "below a threaded group"])?;
     remove_threaded(&top)

@@ -599,18 +599,23 @@ fn an_update_of_a_scope_that_fails_changes_nothing(ctx: &Ctx) -> Result {
     check_properties(&unit, &["MemoryMax=67108864", "TasksMax=40"], "after an update that failed")
 }
 
-/// The other side takes the connection, and never says a word.
-fn a_bus_that_says_nothing_is_an_error_in_time(ctx: &Ctx) -> Result {
+/// What create says when both buses, the machine's and the user's, are this socket.
+fn create_by(ctx: &Ctx, bus: &Path) -> Result<Output> {
     let bundle = ctx.waiting()?;
     bundle.write()?;
+    let mut command = ctx.command(&["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), &ctx.id()]);
+    for name in ["DBUS_SYSTEM_BUS_ADDRESS", "DBUS_SESSION_BUS_ADDRESS"] {
+        command.env(name, format!("unix:path={}", bus.display()));
+    }
+    ctx.finish(command)
+}
+
+/// The other side takes the connection, and never says a word.
+fn a_bus_that_says_nothing_is_an_error_in_time(ctx: &Ctx) -> Result {
     let bus = ctx.dir.join("bus");
-    let _listener = std::os::unix::net::UnixListener::bind(&bus)?;
-    let id = ctx.id();
-    let mut command = ctx.command(&["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), &id]);
-    command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", bus.display()));
-    command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", bus.display()));
+    let _listener = UnixListener::bind(&bus)?;
     let began = std::time::Instant::now();
-    let output = ctx.finish(command)?;
+    let output = create_by(ctx, &bus)?;
     check!(output.code != 0 && output.stderr().contains("systemd"), "the message: {}", output.stderr());
     check!(began.elapsed().as_secs() < 60, "it took {} s", began.elapsed().as_secs());
     check!(ctx.records()?.is_empty(), "state is left");
@@ -619,8 +624,6 @@ fn a_bus_that_says_nothing_is_an_error_in_time(ctx: &Ctx) -> Result {
 
 /// The other side lets the runtime in, and is gone when it is asked for something.
 fn a_bus_that_hangs_up_is_an_error_at_once(ctx: &Ctx) -> Result {
-    let bundle = ctx.waiting()?;
-    bundle.write()?;
     let bus = ctx.dir.join("bus");
     let listener = UnixListener::bind(&bus)?;
     std::thread::spawn(move || -> std::io::Result<()> {
@@ -629,11 +632,7 @@ fn a_bus_that_hangs_up_is_an_error_at_once(ctx: &Ctx) -> Result {
         client.write_all(b"DATA\r\nOK 0123456789abcdef\r\n")?;
         client.read(&mut [0; 4096]).map(drop)
     });
-    let id = ctx.id();
-    let mut command = ctx.command(&["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), &id]);
-    command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", bus.display()));
-    command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", bus.display()));
-    hung_up(&ctx.finish(command)?)?;
+    hung_up(&create_by(ctx, &bus)?)?;
     check!(ctx.records()?.is_empty(), "state is left");
     Ok(())
 }

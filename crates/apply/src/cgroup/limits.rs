@@ -104,14 +104,9 @@ fn explain(errno: Errno, w: &CgroupWrite, dir: &str) -> Failure {
         "the requested cgroup controller `{}` is not available in {dir}: there is no {} to write {} to",
         w.controller, w.file, w.value
     );
-    let doing = match read(dir, "cgroup.type") {
-        Ok(kind) if kind != "domain" => {
-            format!(
-                "{doing} (it is {kind:?}, below a threaded group: choose another cgroupsPath, or remove the limit)"
-            )
-        }
-        _ => doing,
-    };
+    let threaded = read(dir, "cgroup.type").is_ok_and(|kind| kind == "threaded");
+    let hint = " (it is below a threaded group: choose another cgroupsPath, or remove the limit)";
+    let doing = doing + if threaded { hint } else { "" };
     match errno {
         Errno::ENOENT => Failure::says(doing),
         refused => Failure::errno(doing, refused),

@@ -407,9 +407,11 @@ impl Cgroup {
     /// Fine when it is gone already.
     pub fn remove(&self) -> Result<()> {
         self.found()?;
-        // One without processes or groups below, as after the end of init, goes at once. A scope's is systemd's to look at first.
-        let held = |dir: &String| if self.unit.is_none() { tree::rmdir(dir).is_err() } else { exists(dir) };
-        if self.dirs.iter().any(held) {
+        // Without processes or groups below, as after the end of init, it goes at once. A scope's is systemd's to look at first.
+        if self.unit.is_none() && self.dirs.iter().all(|dir| tree::rmdir(dir).is_ok()) {
+            return Ok(());
+        }
+        if self.dirs.iter().any(|d| exists(d)) {
             self.kill();
         }
         let stopped = self.unit.as_ref().map_or(Ok(()), scope::stop);

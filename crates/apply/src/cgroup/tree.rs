@@ -39,29 +39,31 @@ pub(super) fn processes(dir: &str) -> Result<Vec<i32>> {
     }
 }
 
-/// The processes of one group.
+/// The processes of one group; a threaded one lists none, but its threads: cgroup-v2.rst, Threads.
 fn members(at: BorrowedFd, name: &CStr) -> Result<Vec<i32>> {
-    let file = CString::new([name.to_bytes(), b"/cgroup.procs"].concat()).unwrap_or_default();
+    match listed(at, name, "cgroup.procs") {
+        Err(Errno::EOPNOTSUPP) => {
+            Ok(listed(at, name, "cgroup.threads")?.into_iter().filter_map(process_of).collect())
+        }
+        other => other,
+    }
+}
+
+/// What a file of a group lists; nothing of one that is gone.
+fn listed(at: BorrowedFd, name: &CStr, file: &str) -> Result<Vec<i32>> {
+    let file = CString::new([name.to_bytes(), b"/", file.as_bytes()].concat()).unwrap_or_default();
     let text = fs::openat(at, &file, libc::O_RDONLY, 0).and_then(|fd| fs::read_to_end(fd.as_fd(), 1 << 20));
     match text {
         Ok(text) => Ok(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse().ok()).collect()),
-        // Gone.
         Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
-        Err(Errno::EOPNOTSUPP) => of_threads(at, name),
         Err(e) => Err(e),
     }
 }
 
-/// The processes that have a thread in a threaded group, which lists no processes: cgroup-v2.rst, Threads.
-fn of_threads(at: BorrowedFd, name: &CStr) -> Result<Vec<i32>> {
-    let file = CString::new([name.to_bytes(), b"/cgroup.threads"].concat()).unwrap_or_default();
-    let text =
-        fs::openat(at, &file, libc::O_RDONLY, 0).and_then(|fd| fs::read_to_end(fd.as_fd(), 1 << 20))?;
-    let process = |thread: &str| {
-        let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
-    };
-    Ok(String::from_utf8_lossy(&text).lines().filter_map(process).collect())
+/// The process that a thread belongs to: proc_pid_status(5), Tgid.
+fn process_of(thread: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 /// Calls for each group below one, after those below it: with the open group that it stands in, and its name there.

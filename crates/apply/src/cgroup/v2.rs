@@ -17,13 +17,18 @@ pub(super) fn make(dir: &str) -> coracle_sys::Result<bool> {
         Err(Errno::EEXIST) => return Ok(true),
         other => return other.map(|()| false),
     }
-    for (end, _) in dir.match_indices('/').skip_while(|(i, _)| *i <= ROOT.len()).chain([(dir.len(), "")]) {
-        match fs::mkdirat(fs::cwd(), &c(&dir[..end]), 0o755) {
+    for level in above(dir).chain([dir]) {
+        match fs::mkdirat(fs::cwd(), &c(level), 0o755) {
             Err(Errno::EEXIST) => {}
             other => other?,
         }
     }
     Ok(false)
+}
+
+/// The groups between the root and this one, the highest first.
+fn above(dir: &str) -> impl Iterator<Item = &str> {
+    dir.match_indices('/').map(|(end, _)| &dir[..end]).filter(|level| level.len() > ROOT.len())
 }
 
 /// A group that gives controllers to groups below it takes no process (cgroup-v2.rst, No Internal Process Constraint): one that
@@ -76,9 +81,7 @@ fn own(dir: &str, uid: u32) -> Result<()> {
 /// names one that is being turned on before its files are there, and a write waits for that; but for every group that is
 /// on its way out as well, which is long.
 fn enable(dir: &str, again: bool) {
-    let mut parents = vec![ROOT];
-    parents.extend(dir.match_indices('/').filter(|(i, _)| *i > ROOT.len()).map(|(i, _)| &dir[..i]));
-    for parent in parents {
+    for parent in [ROOT].into_iter().chain(above(dir)) {
         let available = read(parent, "cgroup.controllers").unwrap_or_default();
         if available.is_empty() {
             return; // what is not offered here is not offered below
@@ -106,11 +109,10 @@ fn enable(dir: &str, again: bool) {
 /// Below a threaded group only threaded ones take processes: those on the way that are neither become so, and have limits of
 /// cpu, cpuset and pids alone. cgroup-v2.rst, Threads.
 pub(super) fn join_threads(dir: &str) -> Result<()> {
-    for (end, _) in dir.match_indices('/').skip_while(|(i, _)| *i <= ROOT.len()).chain([(dir.len(), "")]) {
-        let here = &dir[..end];
-        if told(here, "cgroup.type")?.is_some_and(|kind| kind == "domain invalid") {
-            write(here, "cgroup.type", "threaded")
-                .doing(|| format!("making {here} threaded, as the group above it is"))
+    for level in above(dir).chain([dir]) {
+        if told(level, "cgroup.type")?.is_some_and(|kind| kind == "domain invalid") {
+            write(level, "cgroup.type", "threaded")
+                .doing(|| format!("making {level} threaded, as the group above it is"))
                 .map_err(|f| f.at("linux.cgroupsPath"))?;
         }
     }
