@@ -89,6 +89,14 @@ impl Bundle {
         self
     }
 
+    /// Leaves out the mounts on this path and below it.
+    pub(crate) fn without_mounts(&mut self, below: &str) -> &mut Bundle {
+        if let Some(mounts) = self.spec["mounts"].as_array_mut() {
+            mounts.retain(|mount| !mount["destination"].as_str().is_some_and(|at| at.starts_with(below)));
+        }
+        self
+    }
+
     /// Gives all five capability sets the same list.
     pub(crate) fn capabilities(&mut self, names: &[&str]) -> &mut Bundle {
         for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {

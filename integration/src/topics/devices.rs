@@ -189,10 +189,7 @@ fn default_devices_stay_allowed(ctx: &Ctx) -> Result {
 fn a_default_device_that_is_another_is_refused(ctx: &Ctx) -> Result {
     use nix::sys::stat::{Mode, SFlag, makedev, mknod};
     let mut bundle = ctx.waiting()?;
-    bundle.remove("/linux/maskedPaths");
-    if let Some(mounts) = bundle.spec["mounts"].as_array_mut() {
-        mounts.retain(|mount| !mount["destination"].as_str().is_some_and(|at| at.starts_with("/dev")));
-    }
+    bundle.remove("/linux/maskedPaths").without_mounts("/dev");
     mknod(&bundle.rootfs().join("dev/zero"), SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, 7))?;
     ctx.refused(&bundle, &["zero"]).map(drop)
 }

@@ -1,8 +1,9 @@
 //! Namespaces new, shared and joined by path (config-linux.md, "Namespaces"; namespaces(7)).
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
 use crate::harness::{
@@ -27,6 +28,8 @@ tests! {
     init_is_process_1;
     without_a_pid_namespace_init_has_the_hosts_pid;
     the_loopback_is_up;
+    the_network_is_there_when_it_is_bound;
+    the_network_is_there_when_hooks_look;
     hostname_and_domainname_are_set
         known "runc": "before 1.2 domainname is ignored" known "crun": "refuses domainname in old versions";
     a_namespace_path_that_is_none_is_refused known "runc": "leaves the cgroup of a refused create on version 2";
@@ -278,9 +281,35 @@ fn without_a_pid_namespace_init_has_the_hosts_pid(ctx: &Ctx) -> Result {
 }
 
 fn the_loopback_is_up(ctx: &Ctx) -> Result {
+    // The test is a process of its own; the runtime's loopback is down then, and a sysfs of the runtime's would say so.
+    unshare(CloneFlags::CLONE_NEWNET)?;
     let flags = ctx.stdout(&ctx.shell("cat /sys/class/net/lo/flags")?)?;
     let flags = u32::from_str_radix(flags.trim_start_matches("0x"), 16)?;
     check!(flags & 1 == 1, "lo's flags are {flags:#x}: IFF_UP is missing");
+    Ok(())
+}
+
+/// Without sysfs, which is of a network namespace, too.
+fn the_network_is_there_when_it_is_bound(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    fs::write(bundle.rootfs().join("network"), "")?;
+    bundle.without_mounts("/sys").mount("bind", "/proc/self/ns/net", "/network", &["bind"]);
+    let container = ctx.started(&bundle)?;
+    let of =
+        |file: &str| Ok::<_, std::io::Error>(fs::metadata(format!("/proc/{}/{file}", container.pid))?.ino());
+    check_eq!(of("root/network")?, of("ns/net")?, "the namespace that is bound");
+    Ok(())
+}
+
+fn the_network_is_there_when_hooks_look(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.without_mounts("/sys");
+    let file = ctx.dir.join("network");
+    let script = r#"readlink "/proc/$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')/ns/net" >"$0""#;
+    let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script, path(&file)]});
+    bundle.push("/hooks/createRuntime", hook);
+    let container = ctx.create(&bundle)?;
+    check_eq!(fs::read_to_string(&file)?.trim(), look::namespace(container.pid, "net")?, "what the hook saw");
     Ok(())
 }
 
