@@ -283,13 +283,14 @@ fn make(
     let root = global.state_root();
     let mut warnings = prepared.warnings();
     let Prepared { bundle, plan, record, request, key, systemd } = prepared;
+    let receiver = coracle_plan::pidfd_receiver(&bundle.spec).map(Path::new);
     let how = How {
         root: &root,
         config: &bundle.bytes,
         pid_file: args.pid_file.as_deref(),
         foreground,
         preserve_fds: request.preserve_fds,
-        pidfd_socket: args.pidfd_socket.as_deref(),
+        pidfd_socket: args.pidfd_socket.as_deref().or(receiver),
         namespaces: image.network.is_some(),
         at_once: foreground && image.network.is_none() && request.notify.is_none(),
     };

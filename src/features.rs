@@ -35,7 +35,7 @@ pub(crate) fn features(_: &Global, _: &FeaturesArgs) -> Outcome {
             "org.opencontainers.runc.checkpoint.enabled": "true",
             "run.oci.crun.checkpoint.enabled": "true",
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config", "run.oci.hooks.", "run.oci.keep_original_groups", "run.oci.mount_context_type", "run.oci.seccomp_fail_unknown_syscall"],
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config", "run.oci.delegate-cgroup", "run.oci.hooks.", "run.oci.keep_original_groups", "run.oci.mount_context_type", "run.oci.pidfd_receiver", "run.oci.seccomp_fail_unknown_syscall", "run.oci.systemd.subgroup"],
     });
     let text = serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?;
     crate::inspect::answer(&format!("{text}\n")).map(|()| 0)

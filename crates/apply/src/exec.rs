@@ -37,6 +37,8 @@ pub struct ExecHow<'a> {
     pub pidfd_socket: Option<&'a Path>,
     /// Groups below the container's to join, as [`Cgroup::below`] has them; none: the container's own.
     pub cgroup: &'a [String],
+    /// Whether init is in a group below the container's, and the process is to be there too.
+    pub with_init: bool,
 }
 
 /// Starts the process. Errors: what failed; then the process is gone.
@@ -62,6 +64,7 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
         None if !how.cgroup.is_empty() => {
             return Err(Failure::says("--cgroup: the container has no control group of its own"));
         }
+        Some(group) if how.with_init => group.of_init(record.pid).or(Some(group)),
         other => other,
     };
     let resctrl = record.rdt.as_ref().map(|groups| Ok((Resctrl::open()?, groups))).transpose()?;
@@ -88,7 +91,7 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
     let moved = |f: &Failure| matches!(f.errno, Some(Errno::EBUSY | Errno::ENOENT));
     if how.cgroup.is_empty() && cloned.as_ref().is_err_and(moved) {
         // The container has made groups of its own and moved init there, or init was moved and its group removed.
-        group = Cgroup::of_process(record.pid);
+        group = group.and_then(|group| group.of_init(record.pid));
         cloned = clone(plan, group.as_ref(), plan.namespaces.new);
     }
     let (pid, pidfd) = match cloned? {

@@ -71,7 +71,10 @@ impl How<'_> {
     /// Whether init can be told to start before it is ready: it goes on then without waiting for the runtime to wake up.
     fn starts_at_once(&self, plan: &Plan) -> bool {
         let nothing_between = self.at_once && self.pid_file.is_none() && self.pidfd_socket.is_none();
-        nothing_between && plan.hooks.poststart.is_empty() && plan.silent()
+        nothing_between
+            && plan.hooks.poststart.is_empty()
+            && plan.cgroup.delegated.is_empty()
+            && plan.silent()
     }
 }
 
@@ -350,6 +353,9 @@ impl Making {
             return Ok(master);
         }
         child::impose(plan, self.pid)?;
+        if let Some(group) = &self.cgroup {
+            group.delegate(&plan.cgroup, self.pid)?;
+        }
         if let Some(file) = how.pid_file {
             pid_file::write(file, self.pid)?;
         }

@@ -5,6 +5,7 @@
 //! order that works and says why.
 
 mod affinity;
+mod annotations;
 mod cgroup;
 pub mod config;
 mod creds;
@@ -24,7 +25,8 @@ mod seccomp;
 pub mod show;
 pub mod steps;
 
-pub use cgroup::update;
+pub use annotations::pidfd_receiver;
+pub use cgroup::{in_group_below, update};
 pub use creds::capability_names;
 pub use hooks::hooks_of;
 pub use limits::{memory_policy_features, rlimit_name, rlimit_names};

@@ -8,8 +8,8 @@ use crate::steps::{
     Act, Bind, Capabilities, Mount, MountKind, NOTIFY, Namespaces, PROGRAM, Plan, Step, Terminal,
 };
 use crate::{
-    affinity, cgroup, creds, devices, hooks, labels, limits, mounts, namespaces, net_devices, process, rdt,
-    seccomp,
+    affinity, annotations, cgroup, creds, devices, hooks, labels, limits, mounts, namespaces, net_devices,
+    process, rdt, seccomp,
 };
 use coracle_sys::{libc, mount::attr};
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Process, Spec};
@@ -28,7 +28,7 @@ pub(crate) fn step(act: Act, origin: &str) -> Step {
 pub fn plan(spec: &Spec, host: &Host, request: &Request) -> Result<Plan, Refusal> {
     let mut found = Findings::default();
     version(spec, &mut found);
-    annotations(spec, &mut found);
+    annotations::check(spec, &mut found);
     let mut namespaces = namespaces::plan(spec, host, &mut found);
     let cgroup = cgroup::plan(spec, host, request, &mut found);
     root_is_named(spec, &mut found);
@@ -100,12 +100,6 @@ fn major(version: &str) -> Option<u32> {
     let number = |n: &str| (n == "0" || !n.starts_with(['0', '+'])).then(|| n.parse::<u32>().ok())?;
     let numbers = core.split('.').map(number).collect::<Option<Vec<u32>>>()?;
     (numbers.len() == 3 && behind.len() != 1 && behind.chars().all(word)).then_some(numbers[0])
-}
-
-fn annotations(spec: &Spec, found: &mut Findings) {
-    if spec.annotations().as_ref().is_some_and(|a| a.contains_key("")) {
-        found.problem("annotations", "has an empty key", "config.md, Annotations", "name it, or remove it");
-    }
 }
 
 fn root_is_named(spec: &Spec, found: &mut Findings) {

@@ -458,6 +458,10 @@ pub struct Cgroup {
     pub owner: Option<u32>,
     /// The scope that systemd is to make around the container.
     pub unit: Option<Unit>,
+    /// Below `path`: where the container's processes are, and a cgroup namespace of theirs has its root. Empty: in `path` itself.
+    pub subgroup: String,
+    /// Below `subgroup`: where the processes are moved to after that, the container's to manage. Empty: they stay.
+    pub delegated: String,
 }
 
 /// A group of the resctrl file system: config-linux.md, IntelRdt.

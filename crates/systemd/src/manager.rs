@@ -164,10 +164,11 @@ impl Manager {
         self.call("SetUnitProperties", &body, &format!("setting properties of {unit}")).map(drop)
     }
 
-    /// Moves processes into the control group of a unit: systemd may, where this process may not.
-    pub fn attach(&mut self, unit: &str, pids: &[i32]) -> Result<()> {
+    /// Moves processes into the control group of a unit, or one `below` it (a path from there, with a leading slash, or empty):
+    /// systemd may, where this process may not.
+    pub fn attach(&mut self, unit: &str, below: &str, pids: &[i32]) -> Result<()> {
         let list = pids.iter().map(|p| Value::U32(*p as u32)).collect();
-        let body = [Value::str(unit), Value::str(""), Value::Array("u".into(), list)];
+        let body = [Value::str(unit), Value::str(below), Value::Array("u".into(), list)];
         self.call("AttachProcessesToUnit", &body, &format!("moving processes into {unit}")).map(drop)
     }
 }

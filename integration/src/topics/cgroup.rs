@@ -21,6 +21,7 @@ tests! {
     the_container_is_alone_in_its_cgroup [Need::CgroupV2];
     init_is_in_its_cgroup_when_create_returns [Need::CgroupV2];
     a_cgroup_namespace_begins_at_the_cgroup [Need::CgroupV2];
+    a_delegated_group_has_the_processes [Need::CgroupV2] known "runc": "does not know the annotation";
     memory_limit_is_set [Need::Controller("memory")];
     memory_reservation_and_swap_are_set [Need::Controller("memory")];
     memory_limit_bites [Need::Controller("memory")];
@@ -133,6 +134,32 @@ fn a_cgroup_namespace_begins_at_the_cgroup(ctx: &Ctx) -> Result {
     let report = ctx.report(&ctx.bundle()?)?;
     let lines = report["cgroup"].as_array().cloned().unwrap_or_default();
     check!(lines.contains(&json!("0::/")), "/proc/self/cgroup from within: {lines:?}");
+    Ok(())
+}
+
+/// crun(1): init and what exec adds are in it, below the group that has the limits and is the root of the container's view.
+fn a_delegated_group_has_the_processes(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("cat /proc/self/cgroup; exec sleep 1000")?;
+    let top = format!("/coracle-test/{}", ctx.id());
+    bundle
+        .set("/linux/cgroupsPath", json!(top))
+        .set("/annotations", json!({"run.oci.delegate-cgroup": "a/b"}));
+    let container = ctx.started(&bundle)?;
+    container.prints("0::/a/b\n")?;
+    let exec = ctx.exec(&container, &[], &["/bin/cat", "/proc/self/cgroup"])?.succeeded("exec")?;
+    check!(exec.stdout().ends_with("0::/a/b\n"), "group of exec's process: {}", exec.stdout());
+    let group = look::cgroup(container.pid, "")?;
+    check!(group.ends_with(format!("{}/a/b", &top[1..])), "init is in {}", group.display());
+    ctx.call(&["pause", &container.id])?.succeeded("pause")?;
+    check_eq!(
+        fs::read_to_string(group.join("../../cgroup.freeze"))?.trim(),
+        "1",
+        "the freezer of the group above"
+    );
+    ctx.call(&["resume", &container.id])?.succeeded("resume")?;
+    container.stop()?;
+    container.delete()?;
+    check!(!Path::new("/sys/fs/cgroup").join(&top[1..]).exists(), "{top} is left");
     Ok(())
 }
 

@@ -1,11 +1,16 @@
 //! create, start, state, kill, delete and run, with their exit statuses (runtime.md, "Lifecycle" and "Operations").
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    os::{fd::AsRawFd, unix::net::UnixListener},
+    time::Duration,
+};
 
 use serde_json::json;
 
 use crate::harness::{
-    Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+    Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, socket::sent_to,
+    tests,
 };
 
 tests! {
@@ -18,6 +23,8 @@ tests! {
     run_forwards_signals;
     run_passes_standard_input_and_output;
     pid_file_is_the_bare_number;
+    a_pidfd_goes_to_the_socket known "runc": "before 1.2 has no such option" known "crun": "has no such option";
+    a_pidfd_goes_to_the_socket_of_the_annotation known "runc": "does not know it";
     create_runs_nothing_of_the_user;
     without_a_process_it_is_created_and_cannot_start
         known "runc": "create wants a process" known "crun": "create wants a process";
@@ -181,6 +188,40 @@ fn pid_file_is_the_bare_number(ctx: &Ctx) -> Result {
         std::process::id().to_string(),
         "parent of the init process"
     );
+    Ok(())
+}
+
+/// The process that a descriptor sent to the socket stands for: pidfd_open(2), and `Pid` in proc_pid_fdinfo(5).
+fn told_to(listener: &UnixListener) -> Result<String> {
+    let (_, got) = sent_to(listener)?;
+    check_eq!(got.len(), 1, "descriptors in the message");
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", got[0].as_raw_fd()))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    Ok(pid.ok_or_else(|| format!("no pidfd: {info}"))?.trim().to_owned())
+}
+
+fn a_pidfd_goes_to_the_socket(ctx: &Ctx) -> Result {
+    let socket = ctx.dir.join("s");
+    let listener = UnixListener::bind(&socket)?;
+    let container = ctx.create_with(&["--pidfd-socket", path(&socket)], &ctx.waiting()?)?;
+    check_eq!(told_to(&listener)?, container.pid.to_string(), "the process of create's");
+    container.start()?;
+    let pid_file = ctx.dir.join("pid");
+    let flags = ["--detach", "--pid-file", path(&pid_file), "--pidfd-socket", path(&socket)];
+    ctx.exec(&container, &flags, &["/bin/sleep", "1000"])?.succeeded("exec")?;
+    let (told, pid) = (told_to(&listener), fs::read_to_string(&pid_file)?);
+    look::kill_and_reap(pid.parse()?);
+    check_eq!(told?, pid, "the process of exec's");
+    Ok(())
+}
+
+fn a_pidfd_goes_to_the_socket_of_the_annotation(ctx: &Ctx) -> Result {
+    let socket = ctx.dir.join("s");
+    let listener = UnixListener::bind(&socket)?;
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/annotations", json!({"run.oci.pidfd_receiver": path(&socket)}));
+    let container = ctx.create(&bundle)?;
+    check_eq!(told_to(&listener)?, container.pid.to_string(), "the process");
     Ok(())
 }
 

@@ -116,6 +116,9 @@ mistakes! {
         "/ociVersion": 1.2 => "ociVersion: 1.2 is not a string (config.md); write a string";
         "/annotations": {"com.example.count": 7} => "annotations.com.example.count: 7 is not a string (config.md, Annotations); write a string";
         "/annotations": {"run.oci.mount_context_type": "incontext"} => "annotations[\"run.oci.mount_context_type\"]: \"incontext\" is not context, fscontext, defcontext or rootcontext (mount(8)); write one of these";
+        "/annotations": {"run.oci.handler": "krun"} => "annotations[\"run.oci.handler\"]: \"krun\" is to run the program, and coracle has no handlers: it would run as any other (config.md, Annotations); remove it, or use a runtime that has this handler";
+        "/annotations": {"run.oci.seccomp_bpf_data": "AAAA"} => "annotations[\"run.oci.seccomp_bpf_data\"]: a compiled seccomp filter is not taken, and without it the container would have another (config.md, Annotations); describe the filter in linux.seccomp";
+        "/annotations": {"run.oci.delegate-cgroup": "a/../b"} => "annotations[\"run.oci.delegate-cgroup\"]: \"a/../b\" leaves its place by .. (config-linux.md, Control groups); write the path without ..";
         "/annotations": {"": "x"} => "annotations: has an empty key (config.md, Annotations); name it, or remove it";
         "/annotations": ["a"] => "annotations: [\"a\"] is not an object (config.md, Annotations); write an object";
     }

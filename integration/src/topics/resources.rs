@@ -33,6 +33,7 @@ tests! {
         Need::File("/usr/sbin/runc"), Need::File("/usr/bin/crun")];
     the_group_belongs_to_the_containers_root [Need::CgroupV2];
     annotations_become_properties [Need::Systemd, Need::CgroupV2, Need::Runtime("coracle")];
+    groups_below_a_scope_have_the_processes [Need::Systemd, Need::CgroupV2, Need::Controller("memory")] known "runc": "does not know the annotations";
     a_failed_scope_is_forgotten [Need::Systemd, Need::CgroupV2];
     an_update_of_a_scope_that_fails_changes_nothing [Need::Systemd, Need::CgroupV2, Need::Controller("cpuset")];
     a_bus_that_says_nothing_is_an_error_in_time [Need::Systemd, Need::CgroupV2, Need::Runtime("coracle")];
@@ -570,6 +571,21 @@ fn annotations_become_properties(ctx: &Ctx) -> Result {
     let output = ctx.call(&["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), &id])?;
     check!(output.code != 0 && output.stderr().contains("annotations"), "a wrong value: {}", output.stderr());
     Ok(())
+}
+
+/// crun(1): a group below the scope, the root of what the container sees, and one below that which it has to itself.
+fn groups_below_a_scope_have_the_processes(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle
+        .set("/annotations", json!({"run.oci.systemd.subgroup": "sub", "run.oci.delegate-cgroup": "own"}))
+        .set("/linux/resources/memory", json!({"limit": 64 << 20}));
+    let (container, unit) = scope(ctx, &mut bundle)?;
+    let group = look::cgroup(container.pid, "")?;
+    check!(group.ends_with(format!("system.slice/{unit}/sub/own")), "init is in {}", group.display());
+    check_eq!(fs::read_to_string(group.join("memory.max"))?.trim(), "max", "limit of the delegated group");
+    let exec = ctx.exec(&container, &[], &["/bin/cat", "/proc/self/cgroup"])?.succeeded("exec")?;
+    check!(exec.stdout().ends_with("0::/own\n"), "group of exec's process: {}", exec.stdout());
+    check_properties(&unit, &["MemoryMax=67108864"], "with groups below")
 }
 
 fn a_failed_scope_is_forgotten(ctx: &Ctx) -> Result {

@@ -34,8 +34,9 @@ pub struct Cgroup {
     /// Its directories: one of v2, or one a v1 hierarchy.
     dirs: Vec<String>,
     v2: bool,
-    /// The scope that systemd made it for.
+    /// The scope that systemd made it for, and where below that it is.
     unit: Option<Unit>,
+    below: String,
 }
 
 pub(crate) fn c(path: &str) -> CString {
@@ -70,7 +71,7 @@ impl Cgroup {
             false => vec![format!("{}{path}", v2::ROOT)],
             true => v1::dirs(path),
         };
-        Cgroup { path: path.to_owned(), dirs, v2: !legacy, unit }
+        Cgroup { path: path.to_owned(), dirs, v2: !legacy, unit, below: String::new() }
     }
 
     /// Whether the group may be taken. Asked before anything is written down: else a death at once, and the delete after it,
@@ -231,7 +232,29 @@ impl Cgroup {
             self.attach(pid)?;
         }
         self.settle(plan)?;
+        self.descend(plan, &plan.subgroup, pid)
+            .map_err(|f| f.at("annotations[\"run.oci.systemd.subgroup\"]"))?;
         self.restrict(plan, warnings)
+    }
+
+    /// Moves init into the group that is the container's to manage, where one was asked for; when it has its namespaces, for
+    /// the root of its cgroup namespace is above that.
+    pub fn delegate(&self, plan: &Plan, pid: i32) -> Result<()> {
+        let below =
+            if plan.delegated.is_empty() { "" } else { &format!("{}{}", plan.subgroup, plan.delegated) };
+        self.descend(plan, below, pid).map_err(|f| f.at("annotations[\"run.oci.delegate-cgroup\"]"))
+    }
+
+    /// Makes the group `below` this one, moves the process there, and then, for a group with processes gives none, hands
+    /// controllers down.
+    fn descend(&self, plan: &Plan, below: &str, pid: i32) -> Result<()> {
+        if below.is_empty() {
+            return Ok(());
+        }
+        let dir = format!("{}{below}", self.dirs[0]);
+        v2::make(&dir).doing(|| format!("making {dir}"))?;
+        write(&dir, "cgroup.procs", &pid.to_string()).doing(|| format!("moving process {pid} into {dir}"))?;
+        v2::hand_over(plan, &dir, false)
     }
 
     /// Changes limits, and has them noted down by `keep`; `bus` leads to the systemd that has the scope, if one has.
@@ -292,7 +315,7 @@ impl Cgroup {
             match (write(dir, "cgroup.procs", &pid.to_string()), &self.unit) {
                 // A hierarchy in which the container has no group.
                 (Err(Errno::ENOENT), _) => {}
-                (Err(Errno::EACCES | Errno::EPERM), Some(unit)) => scope::attach(unit, pid)?,
+                (Err(Errno::EACCES | Errno::EPERM), Some(unit)) => scope::attach(unit, &self.below, pid)?,
                 (other, _) => other.doing(|| format!("moving process {pid} into {dir}"))?,
             }
         }
@@ -302,7 +325,9 @@ impl Cgroup {
     /// The group below this one that `exec --cgroup` names: `path`, or on v1 `controller,controller:path`, each for its
     /// hierarchies. Errors: one that is not there, or leads out.
     pub fn below(&self, wanted: &[String]) -> Result<Cgroup> {
-        let mut out = Cgroup { dirs: self.dirs.clone(), path: self.path.clone(), v2: self.v2, unit: None };
+        let unit = self.unit.clone().filter(|_| self.v2);
+        let mut out = Cgroup::known(&self.path, !self.v2, unit);
+        out.dirs.clone_from(&self.dirs);
         for one in wanted {
             let (controllers, sub) = match one.split_once(':') {
                 Some((controllers, sub)) => (Some(controllers), sub),
@@ -335,17 +360,20 @@ impl Cgroup {
             }
             if self.v2 {
                 out.path = format!("{}{tail}", self.path);
+                out.below.clone_from(&tail);
             }
         }
         Ok(out)
     }
 
-    /// The group that a process is in now, of v2: where another can join when it has moved its own processes down and turned
-    /// controllers on above them (cgroup-v2.rst, No Internal Process Constraint).
-    pub fn of_process(pid: i32) -> Option<Cgroup> {
+    /// The group that init is in now, of v2: this one or one below, where another process can join when the container has moved
+    /// its own down and turned controllers on above them (cgroup-v2.rst, No Internal Process Constraint).
+    pub fn of_init(&self, pid: i32) -> Option<Cgroup> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let path = text.lines().find_map(|l| l.strip_prefix("0::"))?;
-        Some(Cgroup::known(path, false, None))
+        let below = path.strip_prefix(&self.path);
+        let unit = self.unit.clone().filter(|_| below.is_some());
+        Some(Cgroup { below: below.unwrap_or_default().to_owned(), ..Cgroup::known(path, false, unit) })
     }
 
     /// All processes of the group and of those below it. Errors: they could not be listed.

@@ -85,9 +85,9 @@ fn unset(e: Error) -> Failure {
     Failure::says(format!("unable to set unit properties: {e}"))
 }
 
-/// Moves a process into the scope.
-pub(super) fn attach(unit: &Unit, pid: i32) -> Result<()> {
-    Manager::connect(bus(unit.user)).and_then(|mut m| m.attach(&unit.name, &[pid])).map_err(says)
+/// Moves a process into the scope, or the group `below` it.
+pub(super) fn attach(unit: &Unit, below: &str, pid: i32) -> Result<()> {
+    Manager::connect(bus(unit.user)).and_then(|mut m| m.attach(&unit.name, below, &[pid])).map_err(says)
 }
 
 /// Stops the scope and has its failure forgotten.

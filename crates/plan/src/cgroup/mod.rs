@@ -1,12 +1,14 @@
 //! Control groups: config-linux.md, Control groups. Where the container is, who makes the group, who owns it; the limits are
 //! in `resources`, what systemd is told of them in `systemd`, what changes later in `update`.
 
+mod below;
 mod io;
 mod memory;
 mod resources;
 mod systemd;
 mod update;
 
+pub use below::in_group_below;
 pub(crate) use resources::writes;
 pub(crate) use update::canonical;
 pub use update::update;
@@ -17,7 +19,7 @@ use crate::mounts::each_option;
 use crate::problem::Findings;
 use crate::steps::{Cgroup, NO_DEVICE_RULES};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
-use std::path::{Component, Path};
+use std::path::Path;
 
 pub(crate) const SECTION: &str = "config-linux.md, Control groups";
 /// NAME_MAX of limits.h.
@@ -54,6 +56,7 @@ pub(crate) fn plan(spec: &Spec, host: &Host, request: &Request, found: &mut Find
         out.path = Some(path(asked.map(|p| p.as_path()), host, request, found));
     }
     out.owner = owner(spec, host, found);
+    below::plan(spec, &mut out, found);
     out
 }
 
@@ -103,17 +106,7 @@ fn path(asked: Option<&Path>, host: &Host, request: &Request, found: &mut Findin
         };
         return format!("{parent}/{}", request.id);
     };
-    if asked.components().any(|c| c == Component::ParentDir) {
-        found.problem(
-            "linux.cgroupsPath",
-            format!("{asked:?} leaves its place by .."),
-            SECTION,
-            "write the path without ..",
-        );
-    }
-    // As the kernel shows it in /proc/PID/cgroup, and as `known` finds it again: without doubled slashes.
-    let words: Vec<_> =
-        asked.to_str().unwrap_or_default().split('/').filter(|w| !["", "."].contains(w)).collect();
+    let words = words(asked.to_str().unwrap_or_default(), "linux.cgroupsPath", found);
     if words.is_empty() {
         found.problem(
             "linux.cgroupsPath",
@@ -123,11 +116,20 @@ fn path(asked: Option<&Path>, host: &Host, request: &Request, found: &mut Findin
         );
     }
     let parent = if asked.is_absolute() { "" } else { own };
-    let path = format!("{parent}/{}", words.join("/"));
-    let longest = words.iter().map(|w| w.len()).max().unwrap_or_default();
+    format!("{parent}{words}")
+}
+
+/// A group's path as the kernel shows it in /proc/PID/cgroup, and as it is found again: with one slash before each name.
+fn words(asked: &str, at: &str, found: &mut Findings) -> String {
+    if asked.split('/').any(|word| word == "..") {
+        found.problem(at, format!("{asked:?} leaves its place by .."), SECTION, "write the path without ..");
+    }
+    let words: Vec<_> = asked.split('/').filter(|word| !["", "."].contains(word)).collect();
+    let path: String = words.iter().map(|word| format!("/{word}")).collect();
+    let longest = words.iter().map(|word| word.len()).max().unwrap_or_default();
     if longest > NAME_BYTES || path.len() > PATH_BYTES {
         found.problem(
-            "linux.cgroupsPath",
+            at,
             format!("it has {} bytes, and {longest} between two slashes", path.len()),
             SECTION,
             format!("write at most {PATH_BYTES}, and {NAME_BYTES} between two slashes"),
