@@ -284,7 +284,7 @@ impl Child<'_> {
             Act::Cpus(set) => limits::sched_setaffinity(set)
                 .doing(|| "choosing the CPUs to run on (sched_setaffinity)".into()),
             Act::IoPriority(class, level) => {
-                limits::ioprio_set(*class, *level).doing(|| "setting the I/O priority".into())
+                limits::ioprio_set(*class, *level).doing(|| priority(*class, *level))
             }
             Act::Personality(domain) => {
                 process::personality(*domain).doing(|| "setting the personality".into())
@@ -553,6 +553,16 @@ fn scheduling(policy: u32) -> String {
         _ => "",
     };
     format!("setting the scheduling policy {name}{hint}")
+}
+
+/// The same of ioprio_set(2).
+fn priority(class: u32, level: u32) -> String {
+    let (name, hint) = match class {
+        1 => ("IOPRIO_CLASS_RT", " (it wants CAP_SYS_NICE or CAP_SYS_ADMIN of the runtime)"),
+        2 => ("IOPRIO_CLASS_BE", ""),
+        _ => ("IOPRIO_CLASS_IDLE", ""),
+    };
+    format!("setting the I/O priority {name} {level}{hint}")
 }
 
 /// What is mounted on /proc. Errors: ENOSYS where that is no procfs.

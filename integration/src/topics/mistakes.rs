@@ -163,9 +163,9 @@ mistakes! {
         "/process/args": null => "process.args: is empty: there is no program to run (config.md, Process); name a program, such as [\"sh\"]";
         "/process/args": "true" => "process.args: \"true\" is not an array (config.md, Process); write an array";
         "/process/args": ["/no/such/program"] => "process.args[0]: exec: \"/no/such/program\": stat \"/no/such/program\": no such file or directory";
-        "/process/args": ["no-such-program"] => "process.args[0]: exec: \"no-such-program\": executable file not found in $PATH";
+        "/process/args": ["no-such-program"] => "process.args[0]: PATH is /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin: exec: \"no-such-program\": executable file not found in $PATH";
         "/process/args": ["/etc"] => "process.args[0]: exec: \"/etc\": is a directory: permission denied";
-        "/process/args": ["/etc/passwd"] => "process.args[0]: exec: \"/etc/passwd\": permission denied";
+        "/process/args": ["/etc/passwd"] => "process.args[0]: its mode 0644 lets nobody execute it (chmod +x does): exec: \"/etc/passwd\": permission denied";
         "/process/args": ["sh", "a\u{0}b"] => "process.args[1]: holds a NUL byte; remove it";
         "/process/env": ["A=1", "B=\u{0}"] => "process.env[1]: holds a NUL byte; remove it";
         "/process/env": {"A": "1"} => "process.env: {\"A\":\"1\"} is not an array (config.md, Process); write an array";
@@ -201,7 +201,7 @@ mistakes! {
         "/process/rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}, {"type": "RLIMIT_CORE", "soft": 2, "hard": 2}] => "process.rlimits[1]: RLIMIT_CORE is limited twice (config.md, POSIX process); keep one of the two";
         "/process/rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}] => "process.rlimits[0].soft: 2 is over the hard limit 1 (getrlimit(2)); lower it, or raise hard";
         "/process/rlimits": [{"type": "RLIMIT_CORE", "soft": 2}] => "process.rlimits[0].hard: is missing (config.md, POSIX process); add it";
-        "/process/rlimits": [{"type": "RLIMIT_CORE", "soft": (-1), "hard": (-1)}] => "process.rlimits[0].hard: -1 is not an integer from 0 to 18446744073709551615 (config.md, POSIX process); write an integer\nprocess.rlimits[0].soft: -1 is not an integer from 0 to 18446744073709551615 (config.md, POSIX process); write an integer";
+        "/process/rlimits": [{"type": "RLIMIT_CORE", "soft": (-1), "hard": (-1)}] => "process.rlimits[0].hard: -1 is not an integer from 0 to 18446744073709551615 (config.md, POSIX process); write an integer; 18446744073709551615 is no limit\nprocess.rlimits[0].soft: -1 is not an integer from 0 to 18446744073709551615 (config.md, POSIX process); write an integer; 18446744073709551615 is no limit";
         "/process/oomScoreAdj": 1001 => "process.oomScoreAdj: 1001 is not from -1000 to 1000 (proc_pid_oom_score_adj(5)); correct it";
         "/process/scheduler": {"policy": "SCHED_LATER"} => "process.scheduler.policy: \"SCHED_LATER\" is not SCHED_OTHER, ", " or SCHED_DEADLINE (config.md, Process); write one of these";
         "/process/scheduler": {"nice": 1} => "process.scheduler.policy: is missing (config.md, Process); add it";

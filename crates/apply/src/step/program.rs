@@ -29,9 +29,9 @@ fn search(program: &Program) -> Result<CString> {
     if name.to_bytes().contains(&b'/') {
         return usable(name).map(|()| name.clone());
     }
-    let path = program.env.iter().rev().find_map(|e| e.to_bytes().strip_prefix(b"PATH=")).unwrap_or(b"");
+    let path = program.env.iter().rev().find_map(|e| e.to_bytes().strip_prefix(b"PATH="));
     let mut refused = None;
-    for dir in path.split(|b| *b == b':').filter(|d| !d.is_empty() && !name.is_empty()) {
+    for dir in path.unwrap_or_default().split(|b| *b == b':').filter(|d| !d.is_empty() && !name.is_empty()) {
         let whole = CString::new([dir, b"/", name.to_bytes()].concat()).unwrap_or_default();
         match usable(&whole) {
             Ok(()) => return Ok(whole),
@@ -40,7 +40,8 @@ fn search(program: &Program) -> Result<CString> {
         }
     }
     Err(refused.unwrap_or_else(|| {
-        Failure::says(format!("exec: {}: executable file not found in $PATH", text(name)))
+        let path = path.map_or("process.env has no PATH".into(), |p| format!("PATH is {}", p.escape_ascii()));
+        Failure::says(format!("{path}: exec: {}: executable file not found in $PATH", text(name)))
     }))
 }
 
@@ -53,7 +54,20 @@ fn usable(path: &CStr) -> Result<()> {
     match fs::faccessat2(fs::cwd(), path, libc::X_OK, libc::AT_EACCESS) {
         // Not known before Linux 5.8, or to a filter around the runtime: the exec will tell.
         Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
-        other => other.map_err(|e| Failure::errno(format!("exec: {}", text(path)), e)),
+        other => other.map_err(|e| Failure::errno(format!("{}exec: {}", barred(path, &stat), text(path)), e)),
+    }
+}
+
+/// Why a file may not be executed.
+fn barred(path: &CStr, stat: &fs::Stat) -> String {
+    let mode = stat.mode & 0o7777;
+    let mount = fs::open(path, libc::O_PATH, 0).and_then(|file| fs::fstatfs(file.as_fd()));
+    if mode & 0o111 == 0 {
+        format!("its mode {mode:04o} lets nobody execute it (chmod +x does): ")
+    } else if mount.is_ok_and(|m| m.flags & libc::ST_NOEXEC != 0) {
+        "it lies on a mount with the option noexec: ".into()
+    } else {
+        format!("its owner {}:{} and mode {mode:04o} do not let this user execute it: ", stat.uid, stat.gid)
     }
 }
 
@@ -91,5 +105,10 @@ pub(crate) fn home(root: BorrowedFd, program: &Program, uid: u32) -> Option<CStr
 pub(crate) fn exec(path: &CStr, program: &Program, home: Option<CString>) -> Failure {
     let env: Vec<CString> = program.env.iter().cloned().chain(home).collect();
     let errno = process::execve(path, &program.argv, &env);
-    Failure::errno(format!("exec {}", path.to_bytes().escape_ascii()), errno)
+    let hint = match errno {
+        Errno::ENOENT => "the interpreter of its #! line, or its ELF loader, is not in the container: ",
+        Errno::ENOEXEC => "it is neither a script with a #! line nor a program for this machine: ",
+        _ => "",
+    };
+    Failure::errno(format!("{hint}exec {}", path.to_bytes().escape_ascii()), errno)
 }

@@ -9,6 +9,9 @@ use std::collections::HashMap;
 /// Nobody corrects more at a time.
 const MOST: usize = 100;
 
+/// RLIM_INFINITY: getrlimit(2). JSON has no word for it.
+const NO_LIMIT: &str = "; 18446744073709551615 is no limit";
+
 /// All problems of a value that does not fit the type.
 pub(super) fn all<T: DeserializeOwned>(mut value: Value) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -58,7 +61,9 @@ fn problem(at: &str, message: &str, there: Option<&Value>) -> Problem {
         }
         Some((_, wanted)) => {
             let (wanted, kind) = expected(wanted);
-            (format!("{stands} is not {wanted}"), format!("write {kind}"))
+            let unlimited =
+                if at.starts_with("process.rlimits[") && kind == "an integer" { NO_LIMIT } else { "" };
+            (format!("{stands} is not {wanted}"), format!("write {kind}{unlimited}"))
         }
         None => (message.to_owned(), "correct the value".to_owned()),
     };
