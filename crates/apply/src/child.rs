@@ -165,7 +165,7 @@ impl Child<'_> {
                 self.proc = Some(host_proc().doing(|| "opening /proc".into())?);
                 Ok(())
             }
-            Act::EnterNetwork if self.p.network => network::enter(self.p.wire.as_fd()),
+            Act::EnterNetwork if self.p.network => network::join(self.p.wire.as_fd()),
             Act::EnterNetwork | Act::LoopbackUp => {
                 net::loopback_up().doing(|| "setting the loopback interface up".into())
             }

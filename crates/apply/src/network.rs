@@ -77,7 +77,7 @@ impl AsFd for Home {
 }
 
 /// Init's part.
-pub(crate) fn enter(runtime: BorrowedFd) -> Result<()> {
+pub(crate) fn join(runtime: BorrowedFd) -> Result<()> {
     let namespace = wire::await_network(runtime)?;
     namespace::setns(namespace.as_fd(), libc::CLONE_NEWNET).doing(|| "entering the network namespace".into())
 }
