@@ -88,7 +88,7 @@ impl Ctx {
         let spec = bundle::default_spec(self.host.cgroup2, &group);
         let mut bundle = Bundle::new(self.dir.join(name), &self.store, spec)?;
         if !self.host.root {
-            rootless(&mut bundle);
+            rootless(&mut bundle, nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         }
         Ok(bundle)
     }
@@ -290,9 +290,8 @@ pub(crate) fn path(path: &Path) -> &str {
     path.to_str().unwrap_or("?")
 }
 
-/// What `spec --rootless` changes.
-fn rootless(bundle: &mut Bundle) {
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+/// What `spec --rootless` changes, for this user.
+pub(crate) fn rootless(bundle: &mut Bundle, uid: u32, gid: u32) {
     let map = |id: u32| serde_json::json!([{"containerID": 0, "hostID": id, "size": 1}]);
     bundle.namespace("user", None).without_namespace("network");
     bundle.set("/linux/uidMappings", map(uid)).set("/linux/gidMappings", map(gid));

@@ -1,9 +1,15 @@
 //! What an unprivileged user can do (runtime without any privilege of its own; user_namespaces(7), newuidmap(1)).
 //! These run as that user, in the virtual machine or on a machine where the tests are started by a user.
 
+use std::path::Path;
+
 use serde_json::json;
 
-use crate::harness::{Ctx, Need, Result, check, check_eq, context::path, host, look, tests};
+use crate::harness::{
+    Ctx, Need, Result, check, check_eq,
+    context::{path, rootless},
+    host, look, tests,
+};
 
 tests! {
     a_user_runs_a_container [Need::Unprivileged];
@@ -18,7 +24,13 @@ tests! {
     spec_rootless_runs_unedited [Need::Unprivileged];
     state_is_where_the_session_is [Need::Unprivileged];
     limits_hold_in_a_group_that_is_the_users [Need::Unprivileged, Need::Systemd, Need::Controller("pids")];
+    who_is_outside_the_users_systemd_enters_a_scope [Need::Root, Need::Systemd, Need::CgroupV2, Need::File(BUS)]
+        known "runc": "the process stays outside" known "crun": "fails";
 }
+
+/// Of a user whose systemd runs while root's tests do.
+const USER: u32 = 1000;
+const BUS: &str = "/run/user/1000/bus";
 
 fn a_user_runs_a_container(ctx: &Ctx) -> Result {
     let mut bundle = ctx.bundle()?;
@@ -121,7 +133,7 @@ fn the_groups_of_others_are_not_seen(ctx: &Ctx) -> Result {
     let mount = look::mount_at(container.pid, "/sys/fs/cgroup")?;
     check!(mount.has("ro"), "it can be written: {mount:?}");
     let within = format!("/proc/{}/root/sys/fs/cgroup/", container.pid);
-    check!(!std::path::Path::new(&within).join("user.slice").exists(), "the host's groups are in {within}");
+    check!(!Path::new(&within).join("user.slice").exists(), "the host's groups are in {within}");
     Ok(())
 }
 
@@ -180,6 +192,44 @@ test -d "$group" || echo gone
         "limit 33, 1 inside\nlimit 44\nfrozen 1\ngone\n",
         "what is seen from outside ({})",
         output.stderr()
+    );
+    Ok(())
+}
+
+/// As in a shell of su(1): between its group and the scope's stands one that is root's, so the user may not move a process
+/// over (cgroup-v2.rst, Delegation Containment), and the user's systemd has the machine's do it.
+fn who_is_outside_the_users_systemd_enters_a_scope(ctx: &Ctx) -> Result {
+    const SCRIPT: &str = r#"
+set -eu
+as_user() { "$RUNTIME" --root "$STATE" --systemd-cgroup "$@"; }
+trap 'as_user delete --force "$ID"; rm -r "$STATE"' EXIT
+as_user run --detach --bundle "$BUNDLE" --pid-file "$STATE.pid" "$ID"
+for one in self "$(cat "$STATE.pid")"; do
+    sed -n 's/^0:://p' "/proc/$one/cgroup"
+done
+rm "$STATE.pid"
+as_user exec "$ID" /bin/sed -n 's/^0:://p' /proc/self/cgroup
+"#;
+    let mut bundle = ctx.waiting()?;
+    rootless(&mut bundle, USER, USER);
+    bundle.write()?;
+    let (user, directory) = (USER.to_string(), Path::new(BUS).with_file_name(""));
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--init-groups", "/bin/sh", "-c", SCRIPT]);
+    command.env("RUNTIME", &ctx.runtime).env("BUNDLE", &bundle.dir).env("ID", ctx.id());
+    command.env("STATE", directory.join(ctx.id())).env("XDG_RUNTIME_DIR", &directory);
+    command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={BUS}")).env("HOME", "/");
+    let output = ctx.finish(command)?.succeeded("the script as a user")?;
+    let printed = output.stdout();
+    let [own, init, beside] = printed.lines().collect::<Vec<_>>()[..] else {
+        return Err(format!("not three groups: {printed}").into());
+    };
+    check!(!own.contains("user@"), "the caller is in {own}, its systemd's");
+    check!(init.contains(&format!("/user@{USER}.service/")), "init is in {init}");
+    check_eq!(
+        beside,
+        "/",
+        "where a process beside init is, as the container's control group namespace has it"
     );
     Ok(())
 }
