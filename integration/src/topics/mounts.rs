@@ -19,6 +19,9 @@ tests! {
     a_recursive_bind_brings_what_is_below;
     bind_beside_rbind_takes_nothing_away;
     options_of_a_cgroup_mount_reach_the_kernel [Need::CgroupV2];
+    a_cgroup_mount_of_v1_has_the_containers_part_of_each_hierarchy
+        [Need::File("/sys/fs/cgroup/memory/cgroup.procs")]
+        known "runc": "the directory above them can be written" known "crun": "runs on no host that has controllers in both";
     a_recursive_read_only_bind_is_read_only_below [Need::Kernel(5, 12)]
         known "runc": "before 1.2 rro is not known";
     tmpfs_options_are_in_force;
@@ -193,6 +196,27 @@ fn options_of_a_cgroup_mount_reach_the_kernel(ctx: &Ctx) -> Result {
     bundle.namespace("cgroup", None);
     bundle.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["ro", "no_such_option"]);
     ctx.refused(&bundle, &[]).map(drop)
+}
+
+fn a_cgroup_mount_of_v1_has_the_containers_part_of_each_hierarchy(ctx: &Ctx) -> Result {
+    let bundle = ctx.waiting()?;
+    let container = ctx.started(&bundle)?;
+    check!(
+        look::mount_at(container.pid, "/sys/fs/cgroup")?.has("ro"),
+        "the directory of the hierarchies can be written"
+    );
+    for host in look::mounts(std::process::id())?.into_iter().filter(|mount| mount.kind == "cgroup") {
+        let within = look::mount_at(container.pid, &host.point)?;
+        check_eq!(within.kind, "cgroup", "what is mounted at {}", host.point);
+        check_eq!(
+            json!(within.root),
+            bundle.spec["linux"]["cgroupsPath"],
+            "the group that {} begins at",
+            host.point
+        );
+        check!(within.has("ro"), "{} can be written", host.point);
+    }
+    Ok(())
 }
 
 fn a_recursive_read_only_bind_is_read_only_below(ctx: &Ctx) -> Result {

@@ -12,6 +12,7 @@ use crate::harness::{
 
 tests! {
     listed_namespaces_are_new;
+    an_empty_path_is_none known "crun": "opens it";
     unlisted_namespaces_are_the_callers;
     namespaces_are_joined_by_path;
     a_pid_namespace_is_joined_by_path;
@@ -52,6 +53,15 @@ fn listed_namespaces_are_new(ctx: &Ctx) -> Result {
         );
     }
     check_eq!(look::namespace(container.pid, "user")?, look::own_namespace("user")?, "user namespace");
+    Ok(())
+}
+
+/// As a member that is absent is written by programs in Go.
+fn an_empty_path_is_none(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.without_namespace("uts").namespace("uts", Some(""));
+    let container = ctx.started(&bundle)?;
+    check!(look::namespace(container.pid, "uts")? != look::own_namespace("uts")?, "it is the test's own");
     Ok(())
 }
 
