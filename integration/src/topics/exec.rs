@@ -149,7 +149,7 @@ fn a_file_without_capabilities_means_the_containers(ctx: &Ctx) -> Result {
 fn what_the_file_says_holds(ctx: &Ctx) -> Result {
     let container = ctx.started(&ctx.waiting()?)?;
     let kill = ["CAP_KILL"];
-    let process = json!({"args": ["/probe", "wait"], "cwd": "/tmp", "env": ["WHO=exec"],
+    let process = json!({"args": ["/probe", "wait"], "cwd": "/tmp", "env": ["WHO=exec", "PATH=/bin"],
         "user": {"uid": 1000, "gid": 1001, "additionalGids": [5, 44], "umask": 0o27},
         "capabilities": {"bounding": kill, "effective": kill, "permitted": kill, "inheritable": kill, "ambient": kill},
         "noNewPrivileges": true, "oomScoreAdj": 333, "scheduler": {"policy": "SCHED_BATCH", "nice": 5}});
@@ -210,8 +210,8 @@ fn the_cpus_of_the_file_hold(ctx: &Ctx) -> Result {
     let all = cpus()?;
     let last = all.rsplit([',', '-']).next().unwrap_or("0").to_owned();
     let process = |affinity| {
-        json!({"args": ["/bin/sh", "-c", CPUS], "cwd": "/", "user": {"uid": 0, "gid": 0},
-            "execCPUAffinity": affinity})
+        json!({"args": ["/bin/sh", "-c", CPUS], "cwd": "/", "env": ["PATH=/bin"],
+            "user": {"uid": 0, "gid": 0}, "execCPUAffinity": affinity})
     };
     for (affinity, wanted) in [
         (json!({"final": last}), &last),

@@ -13,10 +13,13 @@ tests! {
     a_soft_limit_above_the_hard_one_is_refused;
     a_user_namespace_is_no_obstacle [Need::Capability("CAP_SYS_RESOURCE", 24)];
     without_resctrl_its_groups_are_refused [Need::NoFile("/sys/fs/resctrl/schemata")];
+    what_was_replaced_of_resctrl_is_said [Need::NoFile("/sys/fs/resctrl/schemata")]
+        known "runc": "it is taken" known "crun": "refused in other words";
     a_scheduler_flag_of_every_name_holds known "runc": "shows none of 1.1" known "crun": "knows none of 1.21";
     each_scheduling_policy_holds [Need::Capability("CAP_SYS_NICE", 23), Need::CgroupV2];
     the_io_priority_of_init_holds;
     a_personality_holds;
+    a_flag_of_the_personality_is_refused known "runc": "takes it" known "crun": "takes it";
     a_memory_policy_holds [Need::File("/proc/self/numa_maps")]
         known "runc": "from 1.4 on" known "crun": "from 1.26 on";
 }
@@ -147,6 +150,22 @@ fn the_io_priority_of_init_holds(ctx: &Ctx) -> Result {
         check_eq!(told("ionice", container.pid)?.trim(), wanted, "ionice after {class}");
     }
     Ok(())
+}
+
+fn what_was_replaced_of_resctrl_is_said(ctx: &Ctx) -> Result {
+    for field in ["enableCMT", "enableMBM"] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set("/linux/intelRdt", json!({field: true}));
+        ctx.refused(&bundle, &[field, "enableMonitoring"])?;
+    }
+    Ok(())
+}
+
+/// The specification defines none.
+fn a_flag_of_the_personality_is_refused(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/linux/personality", json!({"domain": "LINUX32", "flags": ["ADDR_NO_RANDOMIZE"]}));
+    ctx.refused(&bundle, &["personality", "flag"]).map(drop)
 }
 
 fn a_personality_holds(ctx: &Ctx) -> Result {
