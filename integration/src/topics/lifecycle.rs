@@ -34,6 +34,7 @@ tests! {
     kill_takes_every_spelling_of_a_signal;
     kill_without_a_signal_is_sigterm;
     kill_reaches_a_created_container;
+    kill_without_a_signal_reaches_a_created_container known "crun": "init ignores it";
     kill_of_a_stopped_container_is_refused;
     kill_all_reaches_every_process_without_a_pid_namespace;
     delete_of_a_running_container_is_refused;
@@ -312,6 +313,15 @@ fn kill_without_a_signal_is_sigterm(ctx: &Ctx) -> Result {
 fn kill_reaches_a_created_container(ctx: &Ctx) -> Result {
     let container = ctx.create(&ctx.waiting()?)?;
     container.stop()?;
+    check_eq!(container.status()?, "stopped", "status of a container killed before start");
+    container.delete()
+}
+
+/// As process 1 of its namespace it would ignore a signal that it has no handler for: pid_namespaces(7).
+fn kill_without_a_signal_reaches_a_created_container(ctx: &Ctx) -> Result {
+    let container = ctx.create(&ctx.waiting()?)?;
+    ctx.call(&["kill", &container.id])?.succeeded("kill")?;
+    container.wait()?;
     check_eq!(container.status()?, "stopped", "status of a container killed before start");
     container.delete()
 }

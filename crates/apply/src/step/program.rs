@@ -112,3 +112,28 @@ pub(crate) fn exec(path: &CStr, program: &Program, home: Option<CString>) -> Fai
     };
     Failure::errno(format!("{hint}exec {}", path.to_bytes().escape_ascii()), errno)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_sys::namespace;
+
+    /// CVE-2024-21626, without the guard before this one: every descriptor of the caller is closed. In a thread with a root and
+    /// a directory of its own, as root only.
+    #[test]
+    fn a_directory_outside_the_root_is_refused() {
+        let thread = std::thread::spawn(|| {
+            let outside = fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0).expect("the root");
+            namespace::unshare(libc::CLONE_FS).expect("a root of its own");
+            if fs::chroot(c"/proc") == Err(Errno::EPERM) {
+                return;
+            }
+            fs::fchdir(outside.as_fd()).expect("out of the root");
+            let failure = enter(c".").expect_err("outside").to_string();
+            assert!(failure.contains("outside the container's root"), "{failure}");
+            fs::chdir(c"/").expect("back");
+            enter(c"self").expect("within");
+        });
+        thread.join().expect("the thread");
+    }
+}
