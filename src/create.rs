@@ -184,7 +184,7 @@ pub(crate) struct PlanArgs {
     #[arg(value_name = "BUNDLE")]
     directory: Option<PathBuf>,
     /// Bundle directory
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", conflicts_with = "directory")]
     bundle: Option<PathBuf>,
 }
 

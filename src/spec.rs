@@ -26,7 +26,11 @@ pub(crate) fn spec(_: &Global, SpecArgs { bundle, rootless }: &SpecArgs) -> Outc
         return Err(format!("{file:?} exists; remove it first"));
     }
     let text = serde_json::to_string_pretty(&default(*rootless)).map_err(|e| e.to_string())?;
-    std::fs::write(&file, format!("{text}\n")).map_err(|e| format!("writing {file:?}: {e}"))?;
+    std::fs::write(&file, format!("{text}\n")).map_err(|e| {
+        // Half of it would stand in the way of the next attempt.
+        let _ = std::fs::remove_file(&file);
+        format!("writing {file:?}: {e}")
+    })?;
     Ok(0)
 }
 

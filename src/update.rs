@@ -97,6 +97,9 @@ fn from_file(file: &str) -> Result<Value, String> {
     // The first value counts: callers end it with what they like.
     let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
     match values.next() {
+        Some(Ok(value)) if value.pointer("/linux/resources").is_some() => {
+            Err(format!("--resources {file}: is a whole config.json; write its linux.resources alone"))
+        }
         Some(Ok(value @ Value::Object(_))) => Ok(value),
         Some(Ok(_)) => Err(format!("--resources {file}: is not a JSON object")),
         Some(Err(e)) => Err(format!("--resources {file}: {e}")),

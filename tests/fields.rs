@@ -1,4 +1,4 @@
-//! docs/fields.md is complete: every member of the specification's JSON schema (schema.txt) has a row, every row names a test,
+//! docs/fields.md is complete: every member of the specification's JSON schema (crates/plan/src/config/schema.txt) has a row, every row names a test,
 //! and every test that is named exists.
 
 use std::collections::BTreeSet;
@@ -58,7 +58,7 @@ fn named<'a>(cell: &str, schema: &BTreeSet<&'a str>) -> BTreeSet<&'a str> {
 
 #[test]
 fn every_member_of_the_schema_has_a_row() {
-    let (text, document) = (read("tests/schema.txt"), read("docs/fields.md"));
+    let (text, document) = (read("crates/plan/src/config/schema.txt"), read("docs/fields.md"));
     let schema = schema(&text);
     assert!(schema.len() > 200, "members of the schema: {}", schema.len());
     let named: BTreeSet<&str> = rows(&document).iter().flat_map(|row| named(row[0], &schema)).collect();

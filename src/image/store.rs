@@ -10,8 +10,9 @@ use coracle_image::pull::{Pulled, pull};
 use coracle_image::reference::Reference;
 use coracle_image::registry::Options;
 use coracle_image::store::Store;
+use coracle_state::Entry;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which store.
 #[derive(Args, Clone)]
@@ -200,8 +201,9 @@ pub(crate) fn rmi(global: &Global, args: &RmiArgs) -> Outcome {
     }
     let mut failed = None;
     let is_path = |name: &&String| name.starts_with(['.', '/']);
-    for bundle in names.iter().filter(is_path) {
-        front::remove_bundle(std::path::Path::new(bundle)).map_err(said)?;
+    for bundle in names.iter().filter(is_path).map(Path::new) {
+        unused(global, bundle)?;
+        front::remove_bundle(bundle).map_err(said)?;
     }
     for name in names.iter().filter(|n| !is_path(n)) {
         match store.forget(name) {
@@ -220,4 +222,16 @@ pub(crate) fn rmi(global: &Global, args: &RmiArgs) -> Outcome {
         ),
     }
     failed.map_or(Ok(0), Err)
+}
+
+/// Errors: the bundle is that of a container, whose files it has.
+fn unused(global: &Global, bundle: &Path) -> Result<(), String> {
+    let (root, path) = (global.state_root(), bundle.canonicalize().unwrap_or_default());
+    for id in coracle_state::ids(&root).unwrap_or_default() {
+        let record = Entry::open(&root, &id).and_then(|entry| entry.record());
+        if record.is_ok_and(|record| record.bundle == path) {
+            return Err(format!("{} is the bundle of container {id:?}; delete that first", bundle.display()));
+        }
+    }
+    Ok(())
 }

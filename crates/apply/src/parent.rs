@@ -2,7 +2,7 @@
 //! Whatever fails on the way is undone; whatever dies on the way, `delete --force` undoes from the record.
 
 use crate::agent::{self, Agent, Asking};
-use crate::cgroup::{Cgroup, scope};
+use crate::cgroup::{self, Cgroup, scope};
 use crate::child::{self, Prepared};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::net_devices::Moved;
@@ -95,6 +95,7 @@ pub fn create(
     warnings: &mut Vec<String>,
 ) -> Result<Created> {
     let joins = open_joins(plan)?;
+    spare_host(plan, &joins)?;
     let console = plan.terminal.as_ref().and_then(|t| t.socket.as_ref()).map(|path| {
         socket::connect_stream(path).doing(|| format!("connecting to the console socket {}", text(path)))
     });
@@ -149,11 +150,38 @@ pub(crate) fn send_pidfd(socket: &OwnedFd, pidfd: &OwnedFd) -> Result<()> {
 
 pub(crate) fn open_joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
     let open = |j: &coracle_plan::steps::Join| {
-        fs::open(&j.path, libc::O_RDONLY, 0)
+        // It may be anything: one that waits for a writer is not waited for.
+        fs::open(&j.path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0)
             .doing(|| format!("opening the namespace {}", text(&j.path)))
             .map_err(|f| f.at(&j.origin))
     };
     plan.namespaces.join.iter().map(open).collect()
+}
+
+/// A namespace by path may be the host's own, where the plan would change the host. Errors: it is, and would.
+fn spare_host(plan: &Plan, joins: &[OwnedFd]) -> Result<()> {
+    for (join, namespace) in plan.namespaces.join.iter().zip(joins) {
+        let Some(step) = plan.setup.iter().find(|s| s.act.changes_namespace() == Some(join.kind)) else {
+            continue;
+        };
+        let name = match join.kind {
+            libc::CLONE_NEWNET => "net",
+            libc::CLONE_NEWIPC => "ipc",
+            _ => "uts",
+        };
+        let own = fs::fstatat(fs::cwd(), &cgroup::c(&format!("/proc/self/ns/{name}")), 0);
+        let same =
+            |own: &fs::Stat| fs::fstat(namespace.as_fd()).is_ok_and(|s| (s.dev, s.ino) == (own.dev, own.ino));
+        if own.is_ok_and(|own| same(&own)) {
+            let what = format!(
+                "{} is the {name} namespace of the host, and {} would change the host; name another, or leave the path out",
+                text(&join.path),
+                step.origin
+            );
+            return Err(Failure::says(what).at(&join.origin));
+        }
+    }
+    Ok(())
 }
 
 /// A child at work.

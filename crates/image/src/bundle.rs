@@ -26,6 +26,8 @@ const CONFIG: &CStr = c"config.json";
 const BEGUN: &[u8] = b"being unpacked\n";
 /// More than any text of the mark.
 const TEXT: usize = 1 << 10;
+/// More than any config.json.
+const MOST: usize = 1 << 24;
 
 /// Fills `bundle` with `rootfs` and `config.json`. `configure` writes the latter; it is handed the root file system.
 /// Errors: there is a bundle already, or someone at work on it; anything that unpacking says. The directory is then left
@@ -47,13 +49,22 @@ pub fn fill(
     filled.doing(|| format!("unpack into {}", bundle.display()))
 }
 
-/// Whether a directory is a bundle, or what an unpacking left that did not come to its end.
+/// Whether a directory is the bundle of an image, as its annotations tell, or what an unpacking left that did not come to its
+/// end. One that somebody made by hand is theirs.
 pub fn is_one(bundle: &Path) -> bool {
-    let holds = |name: &CStr| {
-        let dir = std::fs::OpenOptions::new().read(true).open(bundle).map(OwnedFd::from);
-        dir.is_ok_and(|dir| fs::fstatat(dir.as_fd(), name, libc::AT_SYMLINK_NOFOLLOW).is_ok())
+    let Ok(dir) = std::fs::OpenOptions::new().read(true).open(bundle).map(OwnedFd::from) else {
+        return false;
     };
-    holds(CONFIG) && holds(ROOTFS) || holds(MARK)
+    let holds = |name: &CStr| fs::fstatat(dir.as_fd(), name, libc::AT_SYMLINK_NOFOLLOW).is_ok();
+    holds(MARK) || holds(ROOTFS) && of_an_image(dir.as_fd())
+}
+
+fn of_an_image(bundle: BorrowedFd) -> bool {
+    let file = fs::openat(bundle, CONFIG, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0);
+    let bytes = file.and_then(|file| fs::read_to_end(file.as_fd(), MOST));
+    let config: serde_json::Value =
+        bytes.ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+    config["annotations"].get("org.opencontainers.image.architecture").is_some()
 }
 
 /// Removes config.json first, then the rest: a bundle that is not whole is none. Other files in it stay, and it with them.

@@ -175,7 +175,13 @@ pub fn forget(store: &Store, id: &str) -> Result<()> {
 /// Removes a bundle, or what is left of an unpacking; its files may be of the caller's subordinate ids. Errors: it is none.
 pub fn remove_bundle(bundle: &Path) -> Result<()> {
     if !bundle::is_one(bundle) {
-        return Err(Error::new(Kind::Usage, format!("{} is no bundle: it is left alone", bundle.display())));
+        return Err(Error::new(
+            Kind::Usage,
+            format!(
+                "{} is no bundle that coracle unpack made (its config.json would name the image's architecture): it is left alone",
+                bundle.display()
+            ),
+        ));
     }
     match own_ids() {
         Some(ids) => rootless::inside(&ids, || bundle::remove(bundle)),

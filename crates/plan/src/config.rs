@@ -1,17 +1,17 @@
 //! config.json: from bytes to oci-spec's types, with the places of all mistakes when it does not fit them.
 //!
-//! Unknown properties are ignored, as config.md (Extensibility) demands. Capabilities that this build does not know
+//! Unknown properties are ignored, as config.md (Extensibility) demands; those that nearly are known ones see `spelling`. Capabilities that this build does not know
 //! are left out with a warning, as config.md (Linux Process) demands, where oci-spec's type would refuse the file.
 
 mod mistakes;
 mod newer;
 mod required;
+mod spelling;
 
 pub(crate) use mistakes::known_as;
 
 use crate::problem::{Problem, Refusal};
-use memchr::memmem;
-use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Capability, Process, Spec};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -29,13 +29,34 @@ pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
             hint: "write an object".into(),
         }]));
     }
-    let mut read = match serde_json::from_slice(bytes) {
+    let first = serde_json::from_slice(bytes);
+    if first.as_ref().is_err_and(doubled) || !spelling::doubtful(bytes) {
+        return understand(bytes, first);
+    }
+    let mut whole = value(bytes)?;
+    let amended = spelling::amend(&mut whole);
+    let (spec, mut warnings) = if amended.changed {
+        let bytes = whole.to_string().into_bytes();
+        understand(&bytes, serde_json::from_slice(&bytes))?
+    } else {
+        understand(bytes, first)?
+    };
+    warnings.splice(..0, amended.warnings);
+    Ok((spec, warnings))
+}
+
+fn doubled(error: &serde_json::Error) -> bool {
+    error.to_string().starts_with("duplicate field")
+}
+
+/// Goes on with what was read, or could not be.
+fn understand(bytes: &[u8], read: serde_json::Result<Spec>) -> Result<(Spec, Vec<String>), Refusal> {
+    let mut read = match read {
         Ok(spec) => (spec, Vec::new()),
         Err(first) => parse_again(value(bytes)?, Some(&first))?,
     };
     absent_pids_limit(&mut read.0, bytes);
     empty_paths(&mut read.0);
-    other_case(&mut read.0, bytes);
     read.1.extend(replaced(&read.0, bytes));
     if required::doubtful(&read.0, bytes) {
         complete(&value(bytes)?)?;
@@ -72,32 +93,16 @@ pub fn process(bytes: &[u8]) -> Result<(Process, Vec<String>), Refusal> {
     struct Around {
         process: Process,
     }
-    let mut process = value(bytes)?;
-    if let Some(fields) = process.as_object_mut() {
+    let mut whole = json!({ "process": value(bytes)? });
+    let mut warnings =
+        if spelling::doubtful(bytes) { spelling::amend(&mut whole).warnings } else { Vec::new() };
+    if let Some(fields) = whole["process"].as_object_mut() {
         fields.entry("cwd").or_insert_with(|| "/".into());
     }
-    let whole = json!({ "process": process });
     complete(&whole)?;
-    let (around, warnings) = parse_again::<Around>(whole, None)?;
+    let (around, more) = parse_again::<Around>(whole, None)?;
+    warnings.extend(more);
     Ok((around.process, warnings))
-}
-
-/// Programs in Go do not care for the case of names, and some of what is written for runc has `CPU` and `pagesize`. To pass
-/// these over as unknown would be to leave out a limit.
-fn other_case(spec: &mut Spec, bytes: &[u8]) {
-    let written = |name: &str| memmem::find(bytes, name.as_bytes()).is_some();
-    if !written("\"CPU\"") && !written("\"pagesize\"") {
-        return;
-    }
-    let whole: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let resources = whole.pointer("/linux/resources").map(crate::cgroup::canonical);
-    let read = resources.and_then(|r| serde_json::from_value::<LinuxResources>(r).ok());
-    if let (Some(linux), Some(mut resources)) = (spec.linux_mut(), read) {
-        if linux.resources().as_ref().is_some_and(|r| r.pids().is_none()) {
-            resources.set_pids(None); // as absent_pids_limit() found it
-        }
-        linux.set_resources(Some(resources));
-    }
 }
 
 /// oci-spec reads an absent `pids.limit` as 0, which is a limit (config-linux.md, PIDs).
@@ -140,9 +145,7 @@ fn parse_again<T: DeserializeOwned>(
     let warnings = without_unknown_capabilities(&mut whole);
     match (T::deserialize(&whole), first) {
         // A Value holds one of two members of the same name: which of the two is meant, nobody knows.
-        (_, Some(first)) if first.to_string().starts_with("duplicate field") => {
-            Err(refusal(first, "keep one of the two"))
-        }
+        (_, Some(first)) if doubled(first) => Err(refusal(first, "keep one of the two")),
         (Ok(read), _) => Ok((read, warnings)),
         (Err(_), _) => Err(Refusal(mistakes::all::<T>(whole))),
     }

@@ -1,5 +1,6 @@
 //! The Plan: verbs from a closed vocabulary, in order. What is here is all that apply needs; it never sees config.json.
 
+use coracle_sys::libc;
 use std::ffi::CString;
 
 /// Everything that create does, decided.
@@ -198,6 +199,26 @@ pub enum Act {
     Seccomp(Filter),
     /// Become the workload.
     Exec(Program),
+}
+
+impl Act {
+    /// The kind of namespace (CLONE_NEW*) that it changes for all who are in it: a sysctl, or a name.
+    pub fn changes_namespace(&self) -> Option<i32> {
+        let file = match self {
+            Act::Hostname(_) | Act::Domainname(_) => return Some(libc::CLONE_NEWUTS),
+            Act::WriteProc(file, _) => file.to_bytes(),
+            _ => return None,
+        };
+        let uts = [&b"sys/kernel/hostname"[..], b"sys/kernel/domainname"];
+        match file {
+            _ if file.starts_with(b"sys/net/") => Some(libc::CLONE_NEWNET),
+            _ if uts.contains(&file) => Some(libc::CLONE_NEWUTS),
+            _ if file.starts_with(b"sys/kernel/") || file.starts_with(b"sys/fs/mqueue/") => {
+                Some(libc::CLONE_NEWIPC)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A seccomp filter.

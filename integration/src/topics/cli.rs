@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Container, Ctx, Need, Result, check, check_eq, context::path, tests};
 
@@ -24,6 +24,7 @@ tests! {
     signal_0_is_a_question known "crun": "is no signal to it";
     an_expression_names_several known "runc": "has no --regex";
     the_version_has_three_lines;
+    names_in_another_case_are_taken_as_the_specifications known "crun": "ignores them";
     another_configuration_file_may_be_named [Need::Runtime("coracle")];
     the_name_of_the_program_is_its_own [Need::Runtime("coracle")];
     bash_completes_commands_options_and_containers [Need::Runtime("coracle")];
@@ -263,5 +264,36 @@ fn bash_completes_commands_options_and_containers(ctx: &Ctx) -> Result {
     check_eq!(complete(&["exec", "--ig"])?, ["--ignore-paused"], "options of a command");
     check_eq!(complete(&["run", "--image", "x", "--na"])?, ["--name"], "options of run --image");
     check_eq!(complete(&["run", "--na"])?, [""], "options of run");
+    Ok(())
+}
+
+/// What Go reads, and runc so takes: `readOnly` is not to be a writable root.
+fn names_in_another_case_are_taken_as_the_specifications(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    for (right, other) in
+        [("/root/readonly", "/root/readOnly"), ("/process/noNewPrivileges", "/process/nonewprivileges")]
+    {
+        let (parent, name) = right.rsplit_once('/').ok_or("a path")?;
+        if let Some(map) = bundle.spec.pointer_mut(parent).and_then(Value::as_object_mut) {
+            map.remove(name);
+        }
+        bundle.set(other, json!(true));
+    }
+    bundle.set("/linux/Sysctl", json!({"net.ipv4.ip_forward": "1"}));
+    let mut script = bundle.spec.clone();
+    script["process"]["args"] = json!([
+        "/bin/sh",
+        "-c",
+        "touch /x; grep NoNewPrivs /proc/self/status; cat /proc/sys/net/ipv4/ip_forward"
+    ]);
+    bundle.spec = script;
+    let output = ctx.run(&bundle)?.succeeded("run")?;
+    check!(output.stderr().contains("Read-only file system"), "the root is writable: {}", output.stderr());
+    check_eq!(output.stdout(), "NoNewPrivs:\t1\n1\n", "what the container got");
+    check!(
+        ctx.kind != "coracle" || output.stderr().contains("root.readOnly: is taken for "),
+        "no word of it: {}",
+        output.stderr()
+    );
     Ok(())
 }

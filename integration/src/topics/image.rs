@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Ctx, Layout, Need, Result, check, check_eq, container,
+    Container, Ctx, Layout, Need, Result, check, check_eq, container,
     image::{call, command, kept, run, store},
     rootfs, tests,
 };
@@ -341,8 +341,18 @@ fn an_unknown_user_keeps_what_was_unpacked(ctx: &Ctx) -> Result {
     check_eq!(again, kept, "inode of a directory that was unpacked before");
     let output = call(ctx, &["run", "--bundle", "bundle", &ctx.id()])?;
     check_eq!((output.code, output.stdout().trim()), (3, "0"), "run ({})", output.stderr());
+    let container = Container::named(ctx, ctx.id(), &bundle);
+    call(ctx, &["create", "--bundle", "bundle", &container.id])?.succeeded("create")?;
+    let output = call(ctx, &["rmi", "./bundle"])?;
+    check!(output.code != 0 && output.stderr().contains(&container.id), "of one in use: {}", output.stderr());
+    ctx.call(&["delete", "--force", &container.id])?.succeeded("delete")?;
     call(ctx, &["rmi", "./bundle"])?.succeeded("rmi of the bundle")?;
     check!(!bundle.exists(), "the bundle is still there");
+    // One that somebody made by hand is theirs.
+    let own = ctx.bundle()?;
+    own.write()?;
+    let output = call(ctx, &["rmi", &own.dir.display().to_string()])?;
+    check!(output.code != 0 && own.rootfs().exists(), "of a bundle made by hand: {}", output.stderr());
     // Who gives up: rmi. Who unpacks something else there: begins anew.
     refused(unpack(&[])?)?;
     call(ctx, &["rmi", "./bundle"])?.succeeded("rmi of what is left")?;

@@ -135,6 +135,8 @@ mistakes! {
     mounts {
         "/mounts/-": {"type": "tmpfs"} => "mounts[7].destination: is missing (config.md, Mounts); add it";
         "/mounts/-": {"destination": "/mnt", "source": "tmpfs"} => "mounts[7].type: there is neither a type nor the option bind (config.md, Mounts); name the file system, such as tmpfs, or add bind";
+        "/mounts/-": {"destination": "/mnt", "type": "bind", "source": "/usr", "options": ["bind", "readonly"]} => "mounts[7].options: \"readonly\" is not an option of this mount (mount(8)); write \"ro\"";
+        "/mounts/-": {"destination": "/mnt", "type": "bind", "source": "/usr", "options": ["bind", "nosiud"]} => "mounts[7].options: \"nosiud\" is not an option of this mount (mount(8)); write \"nosuid\"";
         "/mounts/-": {"destination": "/mnt", "type": "nofs"} => "opening a file system of type \"nofs\" (/proc/filesystems lists the kernel's): no such device (asked for by mounts[7])";
         "/mounts/-": {"destination": "/mnt", "options": ["bind"]} => "mounts[7].source: a bind mount needs a source (config.md, Mounts); name the host's file or directory";
         "/mounts/-": {"destination": "/mnt", "options": ["bind"], "source": "/no/such/source"} => "opening the source \"/no/such/source\": no such file or directory (asked for by mounts[7])";
@@ -323,6 +325,7 @@ mistakes! {
         "/linux/resources/blockIO": {"leafWeight": 10} => "linux.resources.blockIO.leafWeight: cgroup v2 has no leaf weights (config-linux.md, Control groups); remove leafWeight";
         "/linux/resources/memory": {"limit": 20971520, "swap": 10485760} => "linux.resources.memory.swap: 10485760 counts memory and swap together, and is below memory.limit 20971520 (config-linux.md, Control groups); raise it, or lower memory.limit";
         "/linux/resources/unified": {"../memory.max": "1"} => "linux.resources.unified.../memory.max: the specified key has not the form CONTROLLER.VALUE `../memory.max` (config-linux.md, Control groups); name a file such as memory.high";
+        "/linux/resources/unified": {"cgroup.procs": "1"} => "linux.resources.unified.cgroup.procs: is no limit, but does something to the group itself or to its processes (config-linux.md, Control groups); remove it";
         "/linux/resources/unified": {"memory.max": 1} => "linux.resources.unified.memory.max: 1 is not a string (config-linux.md, Control groups); write a string";
     }
 

@@ -16,6 +16,7 @@ tests! {
     unlisted_namespaces_are_the_callers;
     namespaces_are_joined_by_path;
     a_pid_namespace_is_joined_by_path;
+    a_host_namespace_by_path_is_not_changed known "crun": "changes the host's";
     a_mount_namespace_is_joined_by_path
         known "runc": "does its mounts in the joined namespace and refuses" known "crun": "sets up the joined one anew";
     a_user_namespace_is_joined_by_path known "runc": "before 1.2 it wants mappings besides";
@@ -355,4 +356,22 @@ fn an_unknown_namespace_is_refused(ctx: &Ctx) -> Result {
     let mut bundle = ctx.waiting()?;
     bundle.push("/linux/namespaces", json!({"type": "nonsense"}));
     ctx.refused(&bundle, &[]).map(drop)
+}
+
+/// The runtime runs in namespaces of its own here, for which it is the host.
+fn a_host_namespace_by_path_is_not_changed(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    bundle.namespace("network", Some("/proc/self/ns/net"));
+    bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})).write()?;
+    let mut command = std::process::Command::new("unshare");
+    let script = "echo 0 >/proc/sys/net/ipv4/ip_forward; \"$@\"; echo \"status $?, $(cat /proc/sys/net/ipv4/ip_forward)\"";
+    command.args(["--net", "--uts", "sh", "-c", script, "sh"]).arg(&ctx.runtime);
+    command.args(["--root", path(&ctx.state_root()), "run", "--bundle", path(&bundle.dir), &ctx.id()]);
+    let output = ctx.finish(command)?;
+    check!(output.stdout().ends_with("status 1, 0\n"), "{}{}", output.stdout(), output.stderr());
+    if ctx.kind == "coracle" {
+        let words = "is the net namespace of the host, and linux.sysctl";
+        check!(output.stderr().contains(words), "message: {}", output.stderr());
+    }
+    Ok(())
 }

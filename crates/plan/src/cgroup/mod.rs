@@ -10,7 +10,6 @@ mod update;
 
 pub use below::in_group_below;
 pub(crate) use resources::writes;
-pub(crate) use update::canonical;
 pub use update::update;
 
 use crate::devices;

@@ -222,6 +222,16 @@ fn network(n: &LinuxNetwork, out: &mut Writes, found: &mut Findings) {
     }
 }
 
+/// Files of every group by which processes are moved, frozen or killed, or groups changed: cgroup-v2.rst, Core Interface Files.
+const SWITCHES: [&str; 6] = [
+    "cgroup.procs",
+    "cgroup.threads",
+    "cgroup.freeze",
+    "cgroup.kill",
+    "cgroup.subtree_control",
+    "cgroup.type",
+];
+
 /// Files by name: config-linux.md, Unified. They override what other limits say; a value of several lines is written
 /// line by line, as files with a line for each device want it.
 fn unified(r: &LinuxResources, out: &mut Writes, found: &mut Findings) {
@@ -236,6 +246,14 @@ fn unified(r: &LinuxResources, out: &mut Writes, found: &mut Findings) {
                 format!("the specified key has not the form CONTROLLER.VALUE `{file}`"),
                 SECTION,
                 "name a file such as memory.high",
+            );
+        }
+        if SWITCHES.contains(&file.as_str()) {
+            found.problem(
+                &at,
+                "is no limit, but does something to the group itself or to its processes",
+                SECTION,
+                "remove it",
             );
         }
         if !out.v2 {

@@ -124,7 +124,7 @@ const NAMES: [&str; 42] = [
 
 /// The value with the names as the specification writes them. What stands under two spellings of one name is put together:
 /// to keep one alone would be to lose limits; where both say the same field, the specification's own spelling counts.
-pub(crate) fn canonical(value: &Value) -> Value {
+fn canonical(value: &Value) -> Value {
     match value {
         Value::Array(list) => Value::Array(list.iter().map(canonical).collect()),
         Value::Object(map) => {

@@ -121,7 +121,17 @@ fn one(asked: &Asked, at: &str, spec: &Spec, around: &Surroundings, found: &mut 
     }
     if words.bind.is_some() && !words.remount || kind.starts_with("cgroup") && !around.cgroup_is_new() {
         for (key, _) in words.parameters.iter().filter(|(key, _)| !FOR_ENGINES.contains(&key.as_c_str())) {
-            found.warn(format!("{at}.options: {key:?} means nothing to a mount of this kind; left out"));
+            match options::meant(&key.to_string_lossy()) {
+                // What confines is not to be left out for a slip of the pen.
+                Some(right) => found.problem(
+                    format!("{at}.options"),
+                    format!("{key:?} is not an option of this mount"),
+                    "mount(8)",
+                    format!("write {right:?}"),
+                ),
+                None => found
+                    .warn(format!("{at}.options: {key:?} means nothing to a mount of this kind; left out")),
+            }
         }
     }
     procfs_stays_procfs(asked, &target, kind, words.bind.is_some(), at, found);

@@ -104,6 +104,17 @@ pub(super) fn meaning(word: &str) -> Option<Meaning> {
     })
 }
 
+/// The known word that this one, which is none, nearly is.
+pub(super) fn meant(word: &str) -> Option<String> {
+    let lower = word.to_lowercase();
+    if ["readonly", "read-only", "read_only"].contains(&lower.as_str()) {
+        return Some("ro".into());
+    }
+    let near =
+        |known: &String| *known == lower || known.len() > 4 && strsim::osa_distance(known, &lower) == 1;
+    known_options().into_iter().find(near)
+}
+
 /// The words that [`plan`] understands, for `features`; the recursive ones among them.
 pub fn known_options() -> Vec<String> {
     let plain = "ro rw nosuid suid nodev dev noexec exec nodiratime diratime nosymfollow symfollow relatime atime nostrictatime \
