@@ -151,7 +151,7 @@ fn run_on_a_terminal_relays_it(ctx: &Ctx) -> Result {
     bundle.set("/process/terminal", json!(true)).write()?;
     let container = Container::named(ctx, ctx.id(), &bundle.dir);
     let words = format!(
-        "{} --root {} run --bundle {} {}",
+        "before=$(stty -g); {} --root {} run --bundle {} {}; code=$?; [ \"$(stty -g)\" = \"$before\" ] && echo as before; exit $code",
         path(&ctx.runtime),
         path(&ctx.state_root()),
         path(&bundle.dir),
@@ -162,7 +162,9 @@ fn run_on_a_terminal_relays_it(ctx: &Ctx) -> Result {
     command.args(["-qec", &words, "/dev/null"]).stdin(std::process::Stdio::null());
     let output = ctx.finish(command)?;
     check_eq!(output.code, 6, "exit status ({})", output.stdout());
-    check!(output.stdout().contains("is-a-tty"), "output: {:?}", output.stdout());
+    for word in ["is-a-tty", "as before"] {
+        check!(output.stdout().contains(word), "the output lacks {word:?}: {:?}", output.stdout());
+    }
     Ok(())
 }
 

@@ -2,14 +2,18 @@
 
 use std::{
     fs,
-    os::{fd::AsRawFd, unix::net::UnixListener},
+    os::{fd::AsRawFd, unix::fs::PermissionsExt, unix::net::UnixListener},
     time::Duration,
 };
 
 use serde_json::json;
 
 use crate::harness::{
-    Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, socket::sent_to,
+    Container, Ctx, Need, Result, check, check_eq,
+    container::until,
+    context::{path, tracers_end},
+    look,
+    socket::sent_to,
     tests,
 };
 
@@ -31,6 +35,8 @@ tests! {
     what_other_platforms_have_is_passed_over;
     start_twice_is_refused;
     start_of_a_stopped_container_is_refused;
+    a_start_that_fails_leaves_it_stopped [Need::File("/usr/bin/strace")]
+        known "runc": "start ends before the failure" known "crun": "start ends before the failure";
     kill_takes_every_spelling_of_a_signal;
     kill_without_a_signal_is_sigterm;
     kill_reaches_a_created_container;
@@ -288,6 +294,22 @@ fn start_of_a_stopped_container_is_refused(ctx: &Ctx) -> Result {
     container.wait()?;
     check!(ctx.call(&["start", &container.id])?.code != 0, "start of a stopped container succeeds");
     Ok(())
+}
+
+/// However long its init takes to end.
+fn a_start_that_fails_leaves_it_stopped(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.bundle()?;
+    fs::write(bundle.rootfs().join("program"), "no program")?;
+    fs::set_permissions(bundle.rootfs().join("program"), fs::Permissions::from_mode(0o755))?;
+    bundle.args(&["/program"]).write()?;
+    let container = Container::named(ctx, ctx.id(), &bundle.dir);
+    let slow = ["-D", "-f", "-e", "inject=exit_group:delay_enter=1000000"];
+    let words = ["create", "--bundle", path(&bundle.dir), &container.id];
+    ctx.finish(ctx.traced(&slow, &words))?.succeeded("create")?;
+    check!(ctx.call(&["start", &container.id])?.code != 0, "a file that is no program was started");
+    check_eq!(container.status()?, "stopped", "status at once");
+    container.delete()?;
+    tracers_end()
 }
 
 fn kill_takes_every_spelling_of_a_signal(ctx: &Ctx) -> Result {
