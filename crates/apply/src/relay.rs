@@ -95,9 +95,12 @@ impl Terminal<'_> {
 }
 
 /// A terminal that this process is to relay, before anything is written to it: a newline becomes a line's end once, in the
-/// terminal that this process writes to, if it is one.
+/// terminal that this process writes to, if it is one; and it is as large as the one that this process reads from.
 pub(crate) fn own(master: OwnedFd) -> OwnedFd {
     let _ = tty::set_onlcr(master.as_fd(), false);
+    if let Ok(stdin) = fs::inherited(0) {
+        resize(master.as_fd(), stdin);
+    }
     master
 }
 
@@ -105,9 +108,12 @@ pub(crate) fn own(master: OwnedFd) -> OwnedFd {
 pub fn wait(process: Workload, signals: &OwnedFd) -> Result<Status> {
     let (stdin, stdout) = (fs::inherited(0).ok(), fs::inherited(1).ok());
     let raw = process.master.as_ref().and(stdin).and_then(|fd| tty::make_raw(fd).ok());
-    let terminal = process.master.zip(stdin.zip(stdout)).map(|(master, (stdin, stdout))| {
-        resize(master.as_fd(), stdin);
-        Terminal { master, stdin, stdout, output: Pump::NEW, input: Pump::NEW }
+    let terminal = process.master.zip(stdin.zip(stdout)).map(|(master, (stdin, stdout))| Terminal {
+        master,
+        stdin,
+        stdout,
+        output: Pump::NEW,
+        input: Pump::NEW,
     });
     let ended = relay(process.pidfd, process.pid, signals, terminal);
     if let (Some(before), Some(fd)) = (raw, stdin) {

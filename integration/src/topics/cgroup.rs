@@ -38,6 +38,8 @@ tests! {
     a_limit_without_its_controller_is_refused [Need::CgroupV2];
     a_group_without_a_cgroup_file_system_is_refused;
     a_group_in_use_is_refused_and_left_alone known "crun": "shares it";
+    a_group_in_use_outlives_a_runtime_that_dies [Need::CgroupV2, Need::File("/usr/bin/strace")]
+        known "runc": "takes it";
     sub_cgroups_are_removed_with_it [Need::CgroupV2];
     a_group_that_gave_controllers_is_taken [Need::CgroupV2] known "runc": "it is busy" known "crun": "it is busy";
     threaded_groups_take_a_container [Need::CgroupV2]
@@ -320,6 +322,22 @@ fn a_group_in_use_is_refused_and_left_alone(ctx: &Ctx) -> Result {
     let shared = bundle.spec.pointer("/linux/cgroupsPath").cloned().unwrap_or_default();
     second.set("/linux/cgroupsPath", shared);
     ctx.refused(&second, &["not empty"])?;
+    check_eq!(first.status()?, "running", "status of the container whose group it is");
+    Ok(())
+}
+
+/// Had the container been written down by then, its delete would end whoever is in the group.
+fn a_group_in_use_outlives_a_runtime_that_dies(ctx: &Ctx) -> Result {
+    let first = ctx.started(&ctx.waiting()?)?;
+    let group = look::cgroup(first.pid, "")?;
+    let mut second = ctx.waiting()?;
+    second.set("/linux/cgroupsPath", json!(format!("/{}", group.strip_prefix("/sys/fs/cgroup")?.display())));
+    second.write()?;
+    let container = Container::named(ctx, ctx.id(), &second.dir);
+    let words = ["create", "--bundle", path(&second.dir), &container.id];
+    let output = ctx.finish(ctx.traced(&["-P", path(&group), "-e", "inject=mkdirat:signal=KILL"], &words))?;
+    check!(output.code != 0, "create took the group");
+    drop(container);
     check_eq!(first.status()?, "running", "status of the container whose group it is");
     Ok(())
 }

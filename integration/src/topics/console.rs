@@ -147,11 +147,11 @@ fn a_socket_without_a_terminal_is_refused(ctx: &Ctx) -> Result {
 }
 
 fn run_on_a_terminal_relays_it(ctx: &Ctx) -> Result {
-    let mut bundle = ctx.shell("test -t 0 && echo is-a-tty; exit 6")?;
+    let mut bundle = ctx.shell("test -t 0 && echo is-a-tty; stty size; exit 6")?;
     bundle.set("/process/terminal", json!(true)).write()?;
     let container = Container::named(ctx, ctx.id(), &bundle.dir);
     let words = format!(
-        "before=$(stty -g); {} --root {} run --bundle {} {}; code=$?; [ \"$(stty -g)\" = \"$before\" ] && echo as before; exit $code",
+        "stty rows 33 columns 77; before=$(stty -g); {} --root {} run --bundle {} {}; code=$?; [ \"$(stty -g)\" = \"$before\" ] && echo as before; exit $code",
         path(&ctx.runtime),
         path(&ctx.state_root()),
         path(&bundle.dir),
@@ -162,7 +162,7 @@ fn run_on_a_terminal_relays_it(ctx: &Ctx) -> Result {
     command.args(["-qec", &words, "/dev/null"]).stdin(std::process::Stdio::null());
     let output = ctx.finish(command)?;
     check_eq!(output.code, 6, "exit status ({})", output.stdout());
-    for word in ["is-a-tty", "as before"] {
+    for word in ["is-a-tty", "33 77", "as before"] {
         check!(output.stdout().contains(word), "the output lacks {word:?}: {:?}", output.stdout());
     }
     Ok(())

@@ -43,6 +43,7 @@ tests! {
     kill_without_a_signal_reaches_a_created_container known "crun": "init ignores it";
     kill_of_a_stopped_container_is_refused;
     kill_all_reaches_every_process_without_a_pid_namespace;
+    delete_ends_what_init_left_without_a_pid_namespace known "runc": "leaves the group";
     delete_of_a_running_container_is_refused;
     delete_force_ends_a_running_container;
     delete_force_of_a_missing_container_is_nothing
@@ -370,7 +371,11 @@ fn kill_all_reaches_every_process_without_a_pid_namespace(ctx: &Ctx) -> Result {
     container.prints("ready")?;
     ctx.call(&["kill", "--all", &container.id, "KILL"])?.succeeded("kill --all")?;
     check_eq!(container.wait()?, 137, "the end of init");
-    // Orphans come to this process; each must have been killed.
+    children_are_killed()
+}
+
+/// Orphans come to this process; each must have been killed.
+fn children_are_killed() -> Result {
     until("the child is killed", || {
         let left = look::children(std::process::id());
         for pid in &left {
@@ -380,6 +385,16 @@ fn kill_all_reaches_every_process_without_a_pid_namespace(ctx: &Ctx) -> Result {
         }
         Ok(left.is_empty().then_some(()))
     })
+}
+
+fn delete_ends_what_init_left_without_a_pid_namespace(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("sleep 1000 &")?;
+    bundle.without_namespace("pid");
+    let container = ctx.started(&bundle)?;
+    check_eq!(container.wait()?, 0, "the end of init");
+    check!(!look::children(std::process::id()).is_empty(), "the child of init is gone with it");
+    container.delete()?;
+    children_are_killed()
 }
 
 fn delete_of_a_running_container_is_refused(ctx: &Ctx) -> Result {

@@ -471,7 +471,7 @@ impl Cgroup {
     }
 
     fn empty(&self) {
-        let _ = self.signal_all(libc::SIGKILL);
+        self.kill();
         if self.v2 {
             let _ = v2::await_event(&self.dirs[0], "populated 0", Duration::from_millis(100));
         } else {

@@ -8,7 +8,7 @@ use super::{DESCRIPTORS, Options, config, directory, explained, open};
 use crate::cgroup::{Cgroup, scope};
 
 use crate::failure::{Doing, Failure, Result, text};
-use crate::{hooks, pid_file};
+use crate::{hooks, pid_file, relay};
 use coracle_plan::steps::Plan;
 use coracle_state::{Entry, Lock, Record, Stage};
 use coracle_sys::{fs, libc, process, socket};
@@ -249,7 +249,7 @@ impl Making<'_> {
                 Some(socket) => socket::send_fd(socket.as_fd(), b"/dev/ptmx", master.as_fd())
                     .doing(|| "sending the terminal to the console socket".into()),
                 None => {
-                    self.master = Some(master);
+                    self.master = Some(relay::own(master));
                     Ok(())
                 }
             },
