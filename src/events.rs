@@ -22,9 +22,7 @@ pub(crate) struct EventsArgs {
 /// `coracle events`.
 pub(crate) fn events(global: &Global, EventsArgs { interval, stats, id }: &EventsArgs) -> Outcome {
     let entry = entry(global, id)?;
-    let interval = milliseconds(interval).filter(|ms| *ms > 0).ok_or_else(|| {
-        format!("--interval {interval:?}: duration interval must be greater than 0, such as 5s or 100ms")
-    })?;
+    let interval = milliseconds(interval).filter(|ms| *ms > 0).ok_or_else(|| no_interval(interval))?;
     if *stats {
         let data = lifecycle::stats(&entry).map_err(|f| f.to_string())?;
         return answer(&line(id, Some(data))).map(|()| 0);
@@ -41,6 +39,14 @@ fn line(id: &str, data: Option<Value>) -> String {
         Some(data) => format!("{{\"type\":\"stats\",\"id\":{id},\"data\":{data}}}\n"),
         None => format!("{{\"type\":\"oom\",\"id\":{id}}}\n"),
     }
+}
+
+fn no_interval(text: &str) -> String {
+    let why = match text.parse::<f64>() {
+        Ok(number) if number > 0.0 => format!("it has no unit; write {text}s for seconds"),
+        _ => "duration interval must be greater than 0, such as 5s or 100ms".into(),
+    };
+    format!("--interval {text:?}: {why}")
 }
 
 /// A duration as Go writes it: `1m30s`, `1.5h`, `100ms`.
@@ -68,7 +74,13 @@ fn milliseconds(text: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::milliseconds;
+    use super::{milliseconds, no_interval};
+
+    #[test]
+    fn a_number_alone_lacks_its_unit() {
+        assert_eq!(no_interval("5"), "--interval \"5\": it has no unit; write 5s for seconds");
+        assert!(no_interval("0").ends_with("must be greater than 0, such as 5s or 100ms"));
+    }
 
     #[test]
     fn durations_as_go_writes_them() {

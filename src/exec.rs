@@ -99,14 +99,28 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
         ("running" | "created", pid) => pid,
         ("paused", pid) if args.ignore_paused => pid,
         ("paused", _) => {
-            return Err("cannot exec in a paused container (use --ignore-paused to override)".into());
+            return Err(format!(
+                "cannot exec in a paused container (use --ignore-paused to override): {:?}; or resume it",
+                args.id
+            ));
         }
-        _ => return Err("cannot exec in a stopped container".into()),
+        (status, _) => {
+            return Err(format!(
+                "cannot exec in a stopped container: {:?} is {status}; run or start one",
+                args.id
+            ));
+        }
     };
     let (spec, _) = entry
         .read("config.json")
         .map_err(|e| format!("reading the container's configuration: {e}"))
-        .and_then(|bytes| coracle_plan::config::parse(&bytes).map_err(|r| r.to_string()))?;
+        .and_then(|bytes| {
+            coracle_plan::config::parse(&bytes)
+                .map_err(|r| format!("{}: {r}", entry.path.join("config.json").display()))
+        })?;
+    if args.process.is_none() && args.tty && args.detach && args.console_socket.is_none() {
+        return Err("--tty with --detach: nobody takes the terminal; give --console-socket, or leave one of the two out".into());
+    }
     let (process, warnings) = process(args, &spec)?;
     log::warnings(global, &warnings);
     let request = request(args, &record);
@@ -153,9 +167,15 @@ fn request(args: &ExecArgs, record: &Record) -> Request {
 /// The process: from the file, or the container's own with what the flags change. With the warnings that reading it gave.
 fn process(args: &ExecArgs, spec: &Spec) -> Result<(Process, Vec<String>), String> {
     if let Some(file) = &args.process {
-        let bytes = std::fs::read(file).map_err(|e| format!("reading {file:?}: {e}"))?;
+        let bytes = std::fs::read(file).map_err(|e| format!("reading {file:?}: {}", log::reason(&e)))?;
         let read = coracle_plan::config::process(&bytes);
         return read.map_err(|e| format!("{}: {e}", file.display()));
+    }
+    if args.command.is_empty() {
+        return Err("no program to run; write coracle exec ID PROGRAM …, or --process FILE".into());
+    }
+    if let Some(cwd) = args.cwd.as_ref().filter(|cwd| !cwd.is_absolute()) {
+        return Err(format!("--cwd {cwd:?} is not an absolute path; write it from the root, such as /"));
     }
     let mut process = spec.process().clone().ok_or(
         "the container's config.json has no process, which the flags could change; give one with --process",

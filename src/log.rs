@@ -14,6 +14,12 @@ enum Level {
     Debug = 7,
 }
 
+/// Why the system refused, in the words that all other errors have.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let known = error.raw_os_error().map(coracle_sys::Errno::from_raw);
+    known.map_or_else(|| error.to_string(), |errno| errno.desc().to_lowercase())
+}
+
 /// Reports the error that ends the command.
 pub(crate) fn error(global: &Global, message: &str) {
     report(global, Level::Error, message);
@@ -92,7 +98,7 @@ pub(crate) fn check(global: &Global) -> Result<(), String> {
         Some(("file", path)) => path,
         _ => log,
     };
-    append(path, "").map_err(|e| format!("opening the log {path:?} (--log): {e}"))
+    append(path, "").map_err(|e| format!("opening the log {path:?} (--log): {}", reason(&e)))
 }
 
 fn append(path: &str, line: &str) -> std::io::Result<()> {

@@ -34,7 +34,10 @@ pub(crate) fn ps(global: &Global, args: &PsArgs) -> Outcome {
     }
     let default = ["-ef".to_owned()];
     let options = if args.options.is_empty() { &default[..] } else { &args.options };
-    let output = Command::new("ps").args(options).output().map_err(|e| format!("running ps: {e}"))?;
+    let output = Command::new("ps")
+        .args(options)
+        .output()
+        .map_err(|e| format!("running ps: {}", crate::log::reason(&e)))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         return Err(format!("ps: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()));

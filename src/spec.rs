@@ -29,7 +29,7 @@ pub(crate) fn spec(_: &Global, SpecArgs { bundle, rootless }: &SpecArgs) -> Outc
     std::fs::write(&file, format!("{text}\n")).map_err(|e| {
         // Half of it would stand in the way of the next attempt.
         let _ = std::fs::remove_file(&file);
-        format!("writing {file:?}: {e}")
+        format!("writing {file:?}: {}", crate::log::reason(&e))
     })?;
     Ok(0)
 }

@@ -90,9 +90,11 @@ pub(crate) fn update(global: &Global, args: &UpdateArgs) -> Outcome {
 fn from_file(file: &str) -> Result<Value, String> {
     let mut text = String::new();
     if file == "-" {
-        std::io::stdin().read_to_string(&mut text).map_err(|e| format!("reading standard input: {e}"))?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|e| format!("reading standard input: {}", log::reason(&e)))?;
     } else {
-        text = std::fs::read_to_string(file).map_err(|e| format!("reading {file:?}: {e}"))?;
+        text = std::fs::read_to_string(file).map_err(|e| format!("reading {file:?}: {}", log::reason(&e)))?;
     }
     // The first value counts: callers end it with what they like.
     let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();

@@ -2,9 +2,10 @@
 //! that callers look for (engines probe for an option by its refusal).
 
 use crate::cli::{Command, Global, Ready, commands};
-use crate::{image, log};
+use crate::{image, lifecycle, log};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, FromArgMatches};
+use coracle_plan::near::nearest;
 use std::ffi::OsString;
 
 #[cfg(test)]
@@ -83,7 +84,7 @@ pub(crate) fn parse() -> Result<(Global, Option<Ready>), u8> {
     // Help and refusals may speak of all of them.
     match asked.map(|one| read(&words, std::slice::from_ref(one))) {
         Some(Ok(read)) => Ok(read),
-        _ => read(&words, &commands).map_err(|e| refuse(&e, &words)),
+        _ => read(&words, &commands).map_err(|e| refuse(&e, &words, &commands)),
     }
 }
 
@@ -95,12 +96,12 @@ fn read(words: &[OsString], commands: &[Command]) -> Result<(Global, Option<Read
     Ok((Global::from_arg_matches(&matches)?, ready))
 }
 
-fn refuse(error: &clap::Error, words: &[OsString]) -> u8 {
+fn refuse(error: &clap::Error, words: &[OsString], commands: &[Command]) -> u8 {
     if !error.use_stderr() {
         let _ = error.print();
         return 0;
     }
-    log::error(&readable(words), &format!("{}{}", sentence(error), hint(error, words)));
+    log::error(&readable(words), &format!("{}{}", sentence(error), hint(error, words, commands)));
     match error.kind() {
         ErrorKind::InvalidSubcommand => UNKNOWN_COMMAND,
         _ => 1,
@@ -147,15 +148,63 @@ fn sentence(error: &clap::Error) -> String {
     }
 }
 
-/// What helps those who come from engines.
-fn hint(error: &clap::Error, words: &[OsString]) -> String {
-    let option = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(text)) if error.kind() == ErrorKind::UnknownArgument => text,
-        _ => return String::new(),
+/// What may have been meant, and where it stands.
+fn hint(error: &clap::Error, words: &[OsString], commands: &[Command]) -> String {
+    let given = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
     };
-    match words.get(command_at(words)).is_some_and(|w| w == "run-image") {
-        true => format!("; {}", image::instead(option)),
-        false => String::new(),
+    let own = name();
+    let asked = words.get(command_at(words)).and_then(|word| commands.iter().find(|c| *word == c.name));
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let names: Vec<&str> = commands.iter().map(|c| c.name).collect();
+            match nearest(given(ContextKind::InvalidSubcommand), &names) {
+                Some(name) => format!("; did you mean {name}?"),
+                None => format!("; {own} --help lists the commands"),
+            }
+        }
+        ErrorKind::MissingRequiredArgument => {
+            let text = error.to_string();
+            let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
+            usage.map_or(String::new(), |usage| format!("; usage: {usage}"))
+        }
+        ErrorKind::UnknownArgument if given(ContextKind::InvalidArg).starts_with('-') => {
+            let option = given(ContextKind::InvalidArg);
+            match asked {
+                Some(c) if c.name == "run-image" => format!("; {}", image::instead(option)),
+                Some(c) => format!("; {}", instead(option, c, words)),
+                None => format!(
+                    "; {}",
+                    near(option, &longs(Global::augment_args(clap::Command::new("coracle"))), &own)
+                ),
+            }
+        }
+        _ => String::new(),
+    }
+}
+
+/// The same of an option that a command does not have.
+fn instead(option: &str, command: &Command, words: &[OsString]) -> String {
+    let (own, name) = (name(), command.name);
+    let is_signal = |word: &&str| word.starts_with(option) && lifecycle::number(&word[1..]).is_ok();
+    if let Some(word) = words.iter().filter_map(|w| w.to_str()).find(is_signal).filter(|_| name == "kill") {
+        return format!("write the signal without a dash: {own} kill ID {}", &word[1..]);
+    }
+    if longs(Global::augment_args(clap::Command::new("coracle"))).iter().any(|long| long == option) {
+        return format!("it stands before the command: {own} {option} … {name}");
+    }
+    near(option, &longs((command.takes)(clap::Command::new(name))), &format!("{own} {name}"))
+}
+
+fn longs(grammar: clap::Command) -> Vec<String> {
+    grammar.get_arguments().filter_map(|a| a.get_long()).map(|long| format!("--{long}")).collect()
+}
+
+fn near(option: &str, all: &[String], command: &str) -> String {
+    match nearest(option, &all.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("{command} --help lists the options"),
     }
 }
 

@@ -89,7 +89,8 @@ impl NameArgs {
         }
         let write = |(name, to, text): (&str, &str, String)| {
             let path = bundle.join(name);
-            std::fs::write(&path, text).map_err(|e| format!("writing {}: {e}", path.display()))?;
+            std::fs::write(&path, text)
+                .map_err(|e| format!("writing {}: {}", path.display(), crate::log::reason(&e)))?;
             Ok(
                 json!({"destination": to, "type": "bind", "source": path, "options": ["bind", "nosuid", "nodev", "noexec"]}),
             )
@@ -140,7 +141,10 @@ pub(super) fn start(namespaces: &[OwnedFd; 2], bundle: &Path, ports: &[[String; 
     } else {
         command.arg("--userns").arg(guide.namespace("user"));
     }
-    let output = command.stdin(Stdio::null()).output().map_err(|e| format!("running pasta: {e}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("running pasta: {}", crate::log::reason(&e)))?;
     match output.status.success() {
         true => Ok(()),
         false => Err(format!("pasta: {}", String::from_utf8_lossy(&output.stderr).trim().escape_debug())),

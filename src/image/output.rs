@@ -13,7 +13,7 @@ const NAME: &str = "output";
 pub(super) fn open(bundle: &Path) -> Result<File, String> {
     let path = bundle.join(NAME);
     let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path);
-    file.map_err(|e| format!("making {}: {e}", path.display()))
+    file.map_err(|e| format!("making {}: {}", path.display(), crate::log::reason(&e)))
 }
 
 /// Standard output and error, put aside while a process is made that is to have others; they come back when it is dropped.

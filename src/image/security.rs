@@ -64,7 +64,7 @@ impl Security {
             Self::Filter(file) => {
                 let said =
                     |e: &dyn std::fmt::Display| format!("--security-opt seccomp={}: {e}", file.display());
-                let text = std::fs::read(file).map_err(|e| said(&e))?;
+                let text = std::fs::read(file).map_err(|e| said(&crate::log::reason(&e)))?;
                 let profile = seccomp::of_engine(&text, wishes.capabilities.as_deref());
                 wishes.seccomp = Some(Some(profile.map_err(|e| said(&e))?));
             }

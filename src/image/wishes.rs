@@ -84,7 +84,7 @@ impl WishArgs {
         let mut lines = Vec::new();
         for file in &self.env_file {
             let said = |e: &dyn std::fmt::Display| format!("--env-file {}: {e}", file.display());
-            let text = std::fs::read_to_string(file).map_err(|e| said(&e))?;
+            let text = std::fs::read_to_string(file).map_err(|e| said(&crate::log::reason(&e)))?;
             for line in text.lines().map(str::trim_start).filter(|l| !l.is_empty() && !l.starts_with('#')) {
                 lines.push(variable(line).map_err(|e| said(&e))?);
             }

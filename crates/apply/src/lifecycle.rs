@@ -64,12 +64,7 @@ pub fn start(entry: &Entry, hooks: &Hooks) -> Result<()> {
     let record = entry.record().map_err(says)?;
     let pid = match status(entry, &record)? {
         ("created", pid) => pid,
-        ("stopped", _) => return Err(Failure::says("cannot start a container that has stopped")),
-        ("creating", _) => {
-            return Err(Failure::says("cannot start a container whose create did not finish; delete it"));
-        }
-        ("paused", _) => return Err(Failure::says("cannot start a paused container; resume it first")),
-        _ => return Err(Failure::says("cannot start an already running container")),
+        (status, _) => return Err(Failure::says(not_to_start(&entry.id, status))),
     };
     let wire = socket::connect_seqpacket(entry.dir(), "start")
         .doing(|| "connecting to the container's init".into())?;
@@ -78,6 +73,26 @@ pub fn start(entry: &Entry, hooks: &Hooks) -> Result<()> {
         // runtime.md, Lifecycle: a failed poststart hook stops the container.
         stop(&record);
     })
+}
+
+/// Why a container in this state cannot be started, in runc's words, and what can be done.
+fn not_to_start(id: &str, status: &str) -> String {
+    match status {
+        "stopped" => {
+            format!("cannot start a container that has stopped: {id:?}; delete it, and create it anew")
+        }
+        "creating" => format!("cannot start a container whose create did not finish: {id:?}; delete it"),
+        "paused" => format!("cannot start a paused container: {id:?}; resume it first"),
+        _ => format!("cannot start an already running container: {id:?}; exec runs another program in it"),
+    }
+}
+
+/// The last words are runc's, by which engines know it.
+fn ended(entry: &Entry) -> Failure {
+    Failure::says(format!(
+        "container {:?} has ended (delete removes what is left): container not running",
+        entry.id
+    ))
 }
 
 fn stop(record: &Record) {
@@ -103,7 +118,7 @@ pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
     match record.init().map_err(says)? {
         Some(init) => send(&record, &init, signal)?,
         None if everyone => {}
-        None => return Err(Failure::says("container not running")),
+        None => return Err(ended(entry)),
     }
     sent
 }
@@ -183,9 +198,14 @@ pub fn pause(entry: &Entry, on: bool) -> Result<()> {
     let record = entry.record().map_err(says)?;
     match (status(entry, &record)?.0, on) {
         ("running", true) | ("paused", false) | ("created", true) => {}
-        ("stopped", _) => return Err(Failure::says("container not running")),
-        (_, true) => return Err(Failure::says("container not running: it is paused already")),
-        (_, false) => return Err(Failure::says("container not paused")),
+        ("stopped", _) => return Err(ended(entry)),
+        (status, true) => {
+            let what = if status == "paused" { "paused already (resume lets it go on)" } else { status };
+            return Err(Failure::says(format!("container {:?} is {what}: container not running", entry.id)));
+        }
+        (status, false) => {
+            return Err(Failure::says(format!("container {:?} is {status}: container not paused", entry.id)));
+        }
     }
     let group = cgroup(&record)
         .ok_or_else(|| Failure::says("the container has no control group of its own: it cannot be paused"))?;
@@ -213,7 +233,7 @@ pub fn update(entry: &Entry, new: &serde_json::Value) -> Result<Vec<String>> {
     let _lock = locked(entry)?;
     let record = entry.record().map_err(says)?;
     if status(entry, &record)?.0 == "stopped" {
-        return Err(Failure::says("container not running"));
+        return Err(ended(entry));
     }
     let group = cgroup(&record).ok_or_else(|| {
         Failure::says("the container has no control group of its own: nothing can be limited")

@@ -16,6 +16,7 @@ mod labels;
 mod limits;
 mod mounts;
 mod namespaces;
+pub mod near;
 mod net_devices;
 mod order;
 pub mod problem;

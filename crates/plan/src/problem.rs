@@ -5,7 +5,8 @@ use std::fmt;
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where in config.json, such as `linux.resources.cpu.quota`; or what else, such as `container id`.
+    /// Where in config.json, such as `linux.resources.cpu.quota`; or what else, such as `container id`; empty for the file, which
+    /// the caller names.
     pub at: String,
     /// What stands there and which rule it breaks.
     pub what: String,
@@ -17,7 +18,10 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.at, self.what)?;
+        if !self.at.is_empty() {
+            write!(f, "{}: ", self.at)?;
+        }
+        f.write_str(&self.what)?;
         if !self.section.is_empty() {
             write!(f, " ({})", self.section)?;
         }

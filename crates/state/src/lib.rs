@@ -103,8 +103,8 @@ pub struct Unit {
 pub enum Error {
     /// The id cannot name a container.
     BadId(String),
-    /// No such container.
-    Missing(String),
+    /// No container at this path.
+    Missing(PathBuf),
     /// The id is taken.
     Exists(String),
     /// The record cannot be read as one.
@@ -121,7 +121,13 @@ impl fmt::Display for Error {
                 "invalid container ID format: {id:?}: {}; use letters, digits, _ + - and . (- and . not first), at most 255",
                 fault(id).unwrap_or_default()
             ),
-            Error::Missing(id) => write!(f, "container {id:?} does not exist: container does not exist"),
+            // The last words are runc's, by which engines know it.
+            Error::Missing(path) => write!(
+                f,
+                "container {:?} is not in {} (--root chooses another directory, list shows what is there): container does not exist",
+                path.file_name().unwrap_or_default(),
+                path.parent().unwrap_or(path).display()
+            ),
             Error::Exists(id) => {
                 write!(f, "container with given ID already exists: {id:?}; delete it, or choose another id")
             }
@@ -181,15 +187,31 @@ fn root(path: &Path) -> Result<OwnedFd> {
     let open = || fs::open(&c(path), libc::O_DIRECTORY | libc::O_RDONLY, 0);
     match open() {
         Err(Errno::ENOENT) => {}
-        other => return other.map_err(|e| Error::Io("opening the state directory", path.into(), e)),
+        other => {
+            return other.map_err(|e| {
+                Error::Io(
+                    "opening the state directory (--root or XDG_RUNTIME_DIR chooses it)",
+                    path.into(),
+                    e,
+                )
+            });
+        }
     }
     for part in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
         match fs::mkdirat(fs::cwd(), &c(part), if part == path { 0o700 } else { 0o711 }) {
             Ok(()) | Err(Errno::EEXIST | Errno::EROFS | Errno::EISDIR) => {}
-            Err(e) => return Err(Error::Io("making the state directory", part.into(), e)),
+            Err(e) => {
+                return Err(Error::Io(
+                    "making the state directory (--root or XDG_RUNTIME_DIR chooses it)",
+                    part.into(),
+                    e,
+                ));
+            }
         }
     }
-    open().map_err(|e| Error::Io("opening the state directory", path.into(), e))
+    open().map_err(|e| {
+        Error::Io("opening the state directory (--root or XDG_RUNTIME_DIR chooses it)", path.into(), e)
+    })
 }
 
 /// Somebody else's directory (made first, in a place open to all) is not believed.
@@ -252,8 +274,12 @@ impl Entry {
         check_id(id)?;
         match fs::open(&c(root_path), libc::O_DIRECTORY | libc::O_RDONLY, 0) {
             Ok(root) => Entry::in_root(root.as_fd(), root_path, id),
-            Err(Errno::ENOENT) => Err(Error::Missing(id.into())),
-            Err(e) => Err(Error::Io("opening the state directory", root_path.into(), e)),
+            Err(Errno::ENOENT) => Err(Error::Missing(root_path.join(id))),
+            Err(e) => Err(Error::Io(
+                "opening the state directory (--root or XDG_RUNTIME_DIR chooses it)",
+                root_path.into(),
+                e,
+            )),
         }
     }
 
@@ -261,7 +287,7 @@ impl Entry {
         let path = root_path.join(id);
         match fs::openat(root, &name(id), libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_RDONLY, 0) {
             Ok(dir) => Ok(Entry { id: id.into(), path, dir, held: Cell::new(false) }),
-            Err(Errno::ENOENT) => Err(Error::Missing(id.into())),
+            Err(Errno::ENOENT) => Err(Error::Missing(path)),
             Err(e) => Err(Error::Io("opening", path, e)),
         }
     }
@@ -293,7 +319,7 @@ impl Entry {
 
     fn locked(&self) -> Result<Lock> {
         if fs::fstat(self.dir()).map_err(|e| self.unlockable(e))?.nlink == 0 {
-            return Err(Error::Missing(self.id.clone()));
+            return Err(Error::Missing(self.path.clone()));
         }
         let fd = fs::dup_from(self.dir(), 3).map_err(|e| self.unlockable(e))?;
         self.held.set(true);
@@ -423,7 +449,13 @@ pub fn ids(root_path: &Path) -> Result<Vec<String>> {
     let root = match fs::open(&c(root_path), libc::O_DIRECTORY | libc::O_RDONLY, 0) {
         Ok(root) => root,
         Err(Errno::ENOENT) => return Ok(Vec::new()),
-        Err(e) => return Err(Error::Io("opening the state directory", root_path.into(), e)),
+        Err(e) => {
+            return Err(Error::Io(
+                "opening the state directory (--root or XDG_RUNTIME_DIR chooses it)",
+                root_path.into(),
+                e,
+            ));
+        }
     };
     let names = fs::read_dir(root.as_fd()).map_err(|e| Error::Io("listing", root_path.into(), e))?;
     let mut ids: Vec<String> =
