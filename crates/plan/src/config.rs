@@ -21,13 +21,7 @@ use serde_json::{Value, json};
 pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         // serde would take its elements for the members.
-        let (at, what) = ("config.json".into(), "is an array".into());
-        return Err(Refusal(vec![Problem {
-            at,
-            what,
-            section: "config.md",
-            hint: "write an object".into(),
-        }]));
+        return Err(of_file("is an array", "write an object"));
     }
     let first = serde_json::from_slice(bytes);
     if first.as_ref().is_err_and(doubled) || !spelling::doubtful(bytes) {
@@ -128,12 +122,28 @@ fn empty_paths(spec: &mut Spec) {
 }
 
 fn value(bytes: &[u8]) -> Result<Value, Refusal> {
-    serde_json::from_slice(bytes).map_err(|error| refusal(&error, "correct the JSON there"))
+    serde_json::from_slice(bytes).map_err(|error| of_file(&error.to_string(), unlike_json(&error, bytes)))
 }
 
-fn refusal(error: &serde_json::Error, hint: &str) -> Refusal {
-    let at = "config.json".into();
-    Refusal(vec![Problem { at, what: error.to_string(), section: "config.md", hint: hint.into() }])
+/// What is wrong with all of the file.
+fn of_file(what: &str, hint: &str) -> Refusal {
+    Refusal(vec![Problem { at: String::new(), what: what.into(), section: "config.md", hint: hint.into() }])
+}
+
+/// What is not JSON, though other languages have it.
+fn unlike_json(error: &serde_json::Error, bytes: &[u8]) -> &'static str {
+    let line = bytes.split(|b| *b == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let there = line.get(error.column().saturating_sub(1));
+    match there {
+        _ if bytes.starts_with(b"\xef\xbb\xbf") => "remove the byte order mark that the file begins with",
+        _ if error.to_string().starts_with("trailing comma") => "remove the comma before it",
+        _ if error.to_string().starts_with("invalid number") => {
+            "a number has no 0 before it, and is decimal: 438 is octal 0666"
+        }
+        Some(b'/' | b'#') => "JSON has no comments: remove it",
+        Some(b'\'') => "JSON has double quotation marks",
+        _ => "correct the JSON there",
+    }
 }
 
 /// Reads what did not fit at `first`, with all that the types do not know said otherwise.
@@ -145,7 +155,7 @@ fn parse_again<T: DeserializeOwned>(
     let warnings = without_unknown_capabilities(&mut whole);
     match (T::deserialize(&whole), first) {
         // A Value holds one of two members of the same name: which of the two is meant, nobody knows.
-        (_, Some(first)) if doubled(first) => Err(refusal(first, "keep one of the two")),
+        (_, Some(first)) if doubled(first) => Err(of_file(&first.to_string(), "keep one of the two")),
         (Ok(read), _) => Ok((read, warnings)),
         (Err(_), _) => Err(Refusal(mistakes::all::<T>(whole))),
     }
@@ -154,24 +164,24 @@ fn parse_again<T: DeserializeOwned>(
 fn without_unknown_capabilities(whole: &mut Value) -> Vec<String> {
     let mut warnings = Vec::new();
     let sets = whole.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
-    for (set, list) in sets.into_iter().flatten() {
-        let Some(list) = list.as_array_mut() else { continue };
-        let mut unknown: Vec<String> = Vec::new();
+    let mut unknown: Vec<String> = Vec::new();
+    for list in sets.into_iter().flatten().filter_map(|(_, list)| list.as_array_mut()) {
         list.retain(|name| match name.as_str() {
             Some(word) if serde_json::from_value::<Capability>(name.clone()).is_err() => {
-                unknown.push(word.to_owned());
+                if !unknown.iter().any(|known| known == word) {
+                    unknown.push(word.to_owned());
+                }
                 false
             }
             _ => true,
         });
-        unknown.dedup();
-        if !unknown.is_empty() {
-            // runc's words, which callers look for.
-            warnings.push(format!(
-                "process.capabilities.{set}: ignoring unknown or unavailable capabilities: [{}]",
-                unknown.join(" ")
-            ));
-        }
+    }
+    if !unknown.is_empty() {
+        // runc's words, which callers look for.
+        warnings.push(format!(
+            "process.capabilities: ignoring unknown or unavailable capabilities: [{}]",
+            unknown.join(" ")
+        ));
     }
     warnings
 }

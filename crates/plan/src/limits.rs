@@ -92,7 +92,7 @@ pub(crate) fn scheduling(process: &Process, found: &mut Findings) -> Vec<Step> {
                 "process.ioPriority.priority",
                 format!("{} is not from 0 to 7", io.priority()),
                 "ioprio_set(2)",
-                "correct it",
+                "write 0 (served first) to 7",
             );
         }
         out.push(Step {
@@ -145,13 +145,18 @@ fn check_scheduler(s: &Scheduler, found: &mut Findings) {
     }
     let nice = s.nice().unwrap_or(0);
     if !(-20..=19).contains(&nice) {
-        found.problem(at("nice"), format!("{nice} is not from -20 to 19"), "sched(7)", "correct it");
+        found.problem(
+            at("nice"),
+            format!("{nice} is not from -20 to 19"),
+            "sched(7)",
+            "write -20 (most CPU time) to 19",
+        );
     }
     let priority = s.priority().unwrap_or(0);
     let real_time = matches!(s.policy(), Policy::SchedFifo | Policy::SchedRr);
     if real_time && !(1..=99).contains(&priority) {
         let what = format!("{priority} is not from 1 to 99, as {policy} needs it");
-        found.problem(at("priority"), what, "sched(7)", "correct it");
+        found.problem(at("priority"), what, "sched(7)", "write 1 to 99 (runs before all others)");
     } else if !real_time && priority != 0 {
         let what = format!("{priority} means nothing to {policy}");
         found.problem(at("priority"), what, "sched(7)", "remove it, or use SCHED_FIFO or SCHED_RR");
@@ -205,9 +210,9 @@ pub(crate) fn domain_and_memory(spec: &Spec, found: &mut Findings) -> Vec<Step> 
         if p.flags().as_ref().is_some_and(|f| !f.is_empty()) {
             found.problem(
                 "linux.personality.flags",
-                "no flag is defined",
+                "the specification has no flags yet",
                 "config-linux.md, Personality",
-                "remove them",
+                "remove the member",
             );
         }
         let domain = if p.domain() == LinuxPersonalityDomain::PerLinux32 { 8 } else { 0 };
@@ -289,7 +294,7 @@ pub(crate) fn oom_score(process: &Process, found: &mut Findings) -> Option<i32> 
             "process.oomScoreAdj",
             format!("{score} is not from -1000 to 1000"),
             "proc_pid_oom_score_adj(5)",
-            "correct it",
+            "write -1000 (never killed) to 1000 (killed first)",
         );
     }
     Some(score)

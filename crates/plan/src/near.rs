@@ -8,31 +8,12 @@ pub fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
     if word.len() < 2 {
         return None;
     }
-    let slips = |name: &&&str| distance(&word, &name.to_lowercase());
+    let slips = |name: &&&str| strsim::osa_distance(&word, &name.to_lowercase());
     // What all names begin with is no likeness.
     let own = word.rsplit('_').next().map_or(0, str::len);
     by(&|name| name == word || name.ends_with(&format!("_{word}")))
         .or_else(|| by(&|name| name.starts_with(&word)))
         .or_else(|| names.iter().min_by_key(slips).filter(|name| slips(name) <= own.div_ceil(4)).copied())
-}
-
-/// How many letters are to be put in, taken out, exchanged, or swapped with the next one (restricted Damerau-Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let exchanged = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = exchanged.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

@@ -43,7 +43,12 @@ fn check_line(text: &str, at: &str, prefix: &str, found: &mut Findings) {
         found.problem(at, format!("{text:?} is more than one line"), SECTION, "write each line by itself");
     }
     if !text.starts_with(prefix) {
-        found.problem(at, format!("{text:?} does not begin with {prefix}"), SECTION, "correct it");
+        found.problem(
+            at,
+            format!("{text:?} does not begin with {prefix}"),
+            SECTION,
+            format!("write a line such as {prefix}0=…"),
+        );
     }
 }
 

@@ -269,7 +269,8 @@ fn numbers(set: &[u64]) -> String {
     all.map(|n| n.to_string()).collect::<Vec<_>>().join(",")
 }
 
-fn namespaces(flags: u64) -> String {
+/// The kinds of namespaces that flags of clone(2) ask for.
+pub fn namespaces(flags: u64) -> String {
     let kinds = [
         (libc::CLONE_NEWUSER, "user"),
         (libc::CLONE_NEWPID, "pid"),

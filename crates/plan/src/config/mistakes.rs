@@ -57,18 +57,22 @@ fn problem(at: &str, message: &str, there: Option<&Value>) -> Problem {
             (format!("{stands} is not a list of CPUs"), "write a list such as 0-3,7".to_owned())
         }
         Some((before, wanted)) if before.starts_with("unknown variant") => {
-            (format!("{stands} is not {}{}", one_of(wanted), known_as(at)), "write one of these".to_owned())
+            let names = names(wanted);
+            let what = format!("{stands} is not {}{}", one_of(&names), known_as(at));
+            let near = there.and_then(Value::as_str).and_then(|word| meant(word, &names));
+            (what, near.map_or_else(|| "write one of these".to_owned(), |name| format!("write {name:?}")))
         }
         Some((_, wanted)) => {
             let (wanted, kind) = expected(wanted);
             let unlimited =
                 if at.starts_with("process.rlimits[") && kind == "an integer" { NO_LIMIT } else { "" };
-            (format!("{stands} is not {wanted}"), format!("write {kind}{unlimited}"))
+            let right = there.and_then(|value| rewritten(at, value, kind));
+            let hint = right.unwrap_or_else(|| format!("write {kind}"));
+            (format!("{stands} is not {wanted}"), hint + unlimited)
         }
         None => (message.to_owned(), "correct the value".to_owned()),
     };
-    let place = if at.is_empty() { "config.json" } else { at };
-    Problem { at: place.into(), what, section: section(at), hint }
+    Problem { at: at.into(), what, section: section(at), hint }
 }
 
 /// What runc calls such a mistake, for those who look for its words.
@@ -110,9 +114,100 @@ fn expected(wanted: &str) -> (String, &str) {
     }
 }
 
-/// serde's list of names, "one of `a`, `b`", as one reads it.
-fn one_of(wanted: &str) -> String {
-    let names: Vec<String> = wanted.split('`').skip(1).step_by(2).map(super::newer::spelled).collect();
+/// Where any text may stand.
+const WORDS: [&str; 5] =
+    ["process.args[", "process.env[", "linux.sysctl.", "annotations.", "linux.resources.unified."];
+
+/// How what stands there would be written, where that can be told.
+fn rewritten(at: &str, value: &Value, kind: &str) -> Option<String> {
+    let text = short(value);
+    match (kind, value) {
+        ("an integer", Value::String(word)) if at.ends_with(".fileMode") || at.ends_with(".umask") => {
+            let mode = u32::from_str_radix(word.trim_start_matches("0o"), 8).ok()?;
+            Some(format!("write it in decimal: {mode} is octal {mode:04o}"))
+        }
+        ("an integer", Value::String(word)) => match word.parse::<i128>() {
+            Ok(number) => Some(format!("write {number}, without quotation marks")),
+            Err(_) => bytes(at, word).map(|n| format!("write bytes: {n}")).or_else(|| number_of(at, word)),
+        },
+        ("true or false", Value::String(word)) if word == "true" || word == "false" => {
+            Some(format!("write {word}, without quotation marks"))
+        }
+        ("true or false", Value::Number(number)) => match number.as_u64()? {
+            n @ (0 | 1) => Some(format!("write {}", n == 1)),
+            _ => None,
+        },
+        ("a string", Value::Number(_) | Value::Bool(_)) if WORDS.iter().any(|w| at.starts_with(w)) => {
+            Some(format!("write \"{text}\""))
+        }
+        ("an array", Value::String(word)) if at == "linux.namespaces" => {
+            Some(format!("write [{{\"type\": {word:?}}}]"))
+        }
+        ("an array", Value::String(_)) => Some(format!("write [{text}]")),
+        ("an array", Value::Object(members)) if at.ends_with("env") => {
+            let words = members.iter().map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
+            let words = Value::from(words.collect::<Option<Vec<_>>>()?);
+            Some(format!("write {}", short(&words)))
+        }
+        ("an array", Value::Object(members)) if !members.is_empty() && text.starts_with('{') => {
+            Some(format!("write [{text}]"))
+        }
+        ("an object", Value::String(word)) if at.starts_with("linux.namespaces[") => {
+            Some(format!("write {{\"type\": {word:?}}}"))
+        }
+        _ => None,
+    }
+}
+
+/// Names of users and groups are the container's affair: its files have their numbers.
+fn number_of(at: &str, name: &str) -> Option<String> {
+    let file = match at.strip_prefix("process.user.")? {
+        "uid" | "gid" if name == "root" => return Some("write 0".into()),
+        "uid" => "passwd",
+        "gid" => "group",
+        other if other.starts_with("additionalGids[") => "group",
+        _ => return None,
+    };
+    Some(format!("write its number, which the container's /etc/{file} has"))
+}
+
+/// A size as people and other programs write it, where the specification wants bytes.
+fn bytes(at: &str, word: &str) -> Option<u64> {
+    if !at.starts_with("linux.resources.memory.") && !at.starts_with("linux.resources.hugepageLimits[") {
+        return None;
+    }
+    let unit = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: u64 = word[..word.len() - unit.len()].parse().ok()?;
+    let shift = match unit.trim().to_lowercase().trim_end_matches(['b', 'i']) {
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+/// The name that is meant by a word: as other programs have it, or with a slip.
+fn meant<'a>(word: &str, names: &'a [String]) -> Option<&'a str> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let bare = word.trim_start_matches("CLONE_NEW").to_lowercase();
+    let common = match bare.as_str() {
+        "mnt" | "ns" => "mount",
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
+    };
+    crate::near::nearest(common, &names)
+}
+
+/// serde's list of names, "one of `a`, `b`".
+fn names(wanted: &str) -> Vec<String> {
+    wanted.split('`').skip(1).step_by(2).map(super::newer::spelled).collect()
+}
+
+/// The list as one reads it.
+fn one_of(names: &[String]) -> String {
     match names.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
         _ => names.concat(),

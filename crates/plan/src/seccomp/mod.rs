@@ -339,7 +339,12 @@ fn groups(args: &[LinuxSeccompArg], at: &str, found: &mut Findings) -> Vec<Vec<S
     for (j, arg) in args.iter().enumerate() {
         let Some(seen) = count.get_mut(arg.index()) else {
             let what = format!("{} is not from 0 to 5: a syscall has six arguments", arg.index());
-            found.problem(format!("{at}.args[{j}].index"), what, SECTION, "correct it");
+            found.problem(
+                format!("{at}.args[{j}].index"),
+                what,
+                SECTION,
+                "write 0 for the first to 5 for the last",
+            );
             continue;
         };
         *seen += 1;
