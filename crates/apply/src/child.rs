@@ -1,9 +1,9 @@
 //! The container's init: walks the plan's steps, reports once, waits for the start, becomes the workload.
 
-use crate::failure::{Doing, Failure, Result, inside, text};
+use crate::failure::{Doing, Failure, Result, crowded, inside, text};
 use crate::step::{console, creds, devices, masks, mounts, path, program, root};
-use crate::{hooks, network, wire};
-use coracle_plan::steps::{Act, Filter, Listener, Mount, MountKind, Plan, Step};
+use crate::{hooks, network, probe, wire};
+use coracle_plan::steps::{Act, Filter, Join, Listener, Mount, MountKind, Plan, Step};
 use coracle_state::Record;
 use coracle_sys::process::{CloneArgs, Cloned};
 use coracle_sys::{
@@ -280,7 +280,7 @@ impl Child<'_> {
                 namespace::setdomainname(name).doing(|| "setting the domain name".into())
             }
             Act::Rlimit(resource, soft, hard) => limit_resource(0, *resource, *soft, *hard),
-            Act::Scheduler(what) => limits::sched_setattr(what).doing(|| scheduling(what.policy)),
+            Act::Scheduler(what) => limits::sched_setattr(what).doing(|| scheduling(what)),
             Act::Cpus(set) => limits::sched_setaffinity(set)
                 .doing(|| "choosing the CPUs to run on (sched_setaffinity)".into()),
             Act::IoPriority(class, level) => {
@@ -290,7 +290,7 @@ impl Child<'_> {
                 process::personality(*domain).doing(|| "setting the personality".into())
             }
             Act::MemoryPolicy(mode, nodes) => {
-                limits::set_mempolicy(*mode, nodes).doing(|| "setting the memory policy".into())
+                limits::set_mempolicy(*mode, nodes).map_err(|e| Failure::errno(memory_policy(nodes, e), e))
             }
             Act::Umask(mask) => {
                 fs::umask(*mask);
@@ -338,16 +338,11 @@ impl Child<'_> {
             Act::AwaitCgroup => self.wait_for_parent(),
             Act::Enter(i) => {
                 let join = &self.p.plan.namespaces.join[*i];
-                namespace::setns(self.p.joins[*i].as_fd(), join.kind).doing(|| {
-                    format!(
-                        "entering {} as the kind of namespace that is asked for (does its type say what the file is?)",
-                        text(&join.path)
-                    )
-                })
+                namespace::setns(self.p.joins[*i].as_fd(), join.kind)
+                    .map_err(|e| Failure::errno(entering(join, e), e))
             }
-            Act::Unshare(flags) => {
-                namespace::unshare(*flags).doing(|| format!("making namespaces {flags:#x}"))
-            }
+            Act::Unshare(flags) => namespace::unshare(*flags)
+                .doing(|| format!("making namespaces: {}", coracle_plan::show::namespaces(*flags as u64))),
             Act::CloneAgain(flags) => self.clone_again(*flags),
             _ => Ok(()),
         }
@@ -390,7 +385,9 @@ impl Child<'_> {
     fn clone_again(&self, flags: u64) -> Result<()> {
         let args = CloneArgs { flags, cgroup: None, sibling: true };
         let (told, tell) = poll::pipe().doing(|| "making a pipe".into())?;
-        match process::clone3(&args).doing(|| "cloning the container's init".into())? {
+        let cloned = process::clone3(&args)
+            .map_err(|e| Failure::errno(format!("cloning the container's init{}", crowded(e)), e));
+        match cloned? {
             Cloned::Child => {
                 process::set_pdeathsig(libc::SIGKILL)
                     .doing(|| "binding this process to the runtime".into())?;
@@ -474,9 +471,8 @@ impl Child<'_> {
         if self.labels.is_empty() {
             return Err(Failure::says("no LSM attribute is open"));
         }
-        fs::write_all(self.labels.remove(0).as_fd(), label).doing(|| {
-            format!("setting the label {:?} (write /proc/self/attr/exec)", String::from_utf8_lossy(label))
-        })
+        fs::write_all(self.labels.remove(0).as_fd(), label)
+            .map_err(|e| Failure::errno(confining(label, e), e))
     }
 
     fn find_program(&mut self) -> Result<()> {
@@ -524,6 +520,52 @@ impl Child<'_> {
     }
 }
 
+/// What is being done, with runc's words for it. AppArmor alone has a command before the name.
+fn confining(label: &[u8], errno: Errno) -> String {
+    let label = String::from_utf8_lossy(label);
+    let Some(profile) = label.strip_prefix("exec ") else {
+        return format!("setting the label {label:?} (write /proc/self/attr/exec)");
+    };
+    let hint = match errno {
+        Errno::ENOENT => "; it is not loaded: apparmor_parser loads a profile, aa-status lists them",
+        Errno::EINVAL => {
+            "; AppArmor is not in force on this host: remove process.apparmorProfile, or boot with it"
+        }
+        _ => "",
+    };
+    format!("setting the AppArmor profile {profile:?} (write /proc/self/attr/exec{hint})")
+}
+
+/// setns(2) says EINVAL of a file that is no such namespace.
+fn entering(join: &Join, errno: Errno) -> String {
+    let (path, kind) = (text(&join.path), coracle_plan::show::namespaces(join.kind as u64));
+    match errno {
+        Errno::EINVAL => {
+            let own = if join.kind == libc::CLONE_NEWUSER { ", or the runtime's own" } else { "" };
+            format!(
+                "entering {path}: it is not a {kind} namespace{own}; name one, such as /proc/PID/ns/{}",
+                nsfs(join.kind)
+            )
+        }
+        Errno::EPERM => format!("entering the {kind} namespace {path} (this needs CAP_SYS_ADMIN in it)"),
+        _ => format!("entering the {kind} namespace {path}"),
+    }
+}
+
+/// The file below /proc/PID/ns that is a namespace of this kind: namespaces(7).
+fn nsfs(kind: i32) -> &'static str {
+    match kind {
+        libc::CLONE_NEWNS => "mnt",
+        libc::CLONE_NEWNET => "net",
+        libc::CLONE_NEWPID => "pid",
+        libc::CLONE_NEWUSER => "user",
+        libc::CLONE_NEWIPC => "ipc",
+        libc::CLONE_NEWUTS => "uts",
+        libc::CLONE_NEWCGROUP => "cgroup",
+        _ => "time",
+    }
+}
+
 /// Returns the listener where the filter has one.
 fn load(filter: &Filter) -> Result<Option<OwnedFd>> {
     seccomp::set_filter(&filter.program, filter.flags).doing(|| "loading the seccomp filter".into())
@@ -540,11 +582,12 @@ fn hide() -> Result<()> {
 }
 
 /// What is being done, for the message. On cgroup v1 a group has no real-time share before somebody gives it one.
-fn scheduling(policy: u32) -> String {
+fn scheduling(what: &limits::SchedAttr) -> String {
     const NAMES: [&str; 7] =
         ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"];
-    let name = NAMES.get(policy as usize).copied().unwrap_or("unknown");
-    let hint = match policy {
+    let name = NAMES.get(what.policy as usize).copied().unwrap_or("unknown");
+    let hint = match what.policy {
+        0 | 3 if what.nice < 0 => " (a nice value below 0 wants CAP_SYS_NICE of the runtime)",
         1 | 2 => " (it wants CAP_SYS_NICE, and on cgroup v1 a group with cpu.rt_runtime_us)",
         4 => " (no Linux has it)",
         6 => {
@@ -553,6 +596,17 @@ fn scheduling(policy: u32) -> String {
         _ => "",
     };
     format!("setting the scheduling policy {name}{hint}")
+}
+
+/// The same of set_mempolicy(2), which says EINVAL of nodes that are not there.
+fn memory_policy(nodes: &[u64], errno: Errno) -> String {
+    let hint = match errno {
+        Errno::EINVAL if nodes.iter().any(|word| *word != 0) => {
+            " (linux.memoryPolicy.nodes must have a node with memory: /sys/devices/system/node/has_memory lists the host's)"
+        }
+        _ => "",
+    };
+    format!("setting the memory policy{hint}")
 }
 
 /// The same of ioprio_set(2).
@@ -613,7 +667,16 @@ fn null_streams(root: BorrowedFd) {
 
 fn oom_score(whose: &str, score: i32) -> Result<()> {
     let file = CString::new(format!("{whose}/oom_score_adj")).unwrap_or_default();
-    write_proc(&file, score.to_string().as_bytes())
+    write_proc(&file, score.to_string().as_bytes()).map_err(|f| match f.errno {
+        Some(Errno::EACCES | Errno::EPERM) => {
+            let now = CString::new(format!("/proc/{whose}/oom_score_adj")).unwrap_or_default();
+            let now = probe::text(&now);
+            let hint =
+                format!(" (below {}, what it is now, it wants CAP_SYS_RESOURCE of the runtime)", now.trim());
+            Failure { doing: f.doing + &hint, ..f }
+        }
+        _ => f,
+    })
 }
 
 fn limit_resource(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {

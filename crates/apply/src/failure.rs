@@ -62,6 +62,16 @@ impl<T> Doing<T> for coracle_sys::Result<T> {
     }
 }
 
+/// What refuses a process so: fork(2), EAGAIN.
+pub(crate) fn crowded(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EAGAIN => {
+            " (no more processes are allowed: ulimit -u of this user, pids.max of a control group, sysctl kernel.pid_max and kernel.threads-max)"
+        }
+        _ => "",
+    }
+}
+
 /// Bytes as text for a message, control characters escaped.
 pub(crate) fn text(bytes: &std::ffi::CStr) -> String {
     format!("\"{}\"", bytes.to_bytes().escape_ascii())

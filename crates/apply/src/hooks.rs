@@ -1,12 +1,12 @@
 //! Running hooks: config.md, POSIX-platform Hooks. The state stands on standard input; a failing hook is an error.
 
-use crate::failure::{Doing, Failure, Result};
+use crate::failure::{Doing, Failure, Result, crowded};
 use coracle_plan::steps::{Filter, Hook};
 use coracle_state::Record;
 use coracle_sys::process::{CloneArgs, Cloned, Status};
-use coracle_sys::{fs, libc, poll, process, seccomp, signal};
+use coracle_sys::{Errno, fs, libc, poll, process, seccomp, signal};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What hooks are run in.
@@ -89,9 +89,13 @@ fn attempt(hook: &Hook, around: &Around, state: &[u8], output: &OwnedFd) -> Resu
     let streams =
         [input.as_fd(), stdout.as_ref().unwrap_or(output).as_fd(), stderr.as_ref().unwrap_or(output).as_fd()];
     let args = CloneArgs { flags: 0, cgroup: None, sibling: false };
-    match process::clone3(&args).doing(|| format!("starting {}", name()))? {
-        Cloned::Child => become_hook(hook, around, &streams),
+    let (told, tell) = poll::pipe().doing(name)?;
+    match process::clone3(&args)
+        .map_err(|e| Failure::errno(format!("starting {}{}", name(), crowded(e)), e))?
+    {
+        Cloned::Child => become_hook(hook, around, &streams, &tell),
         Cloned::Parent(pid, pidfd) => {
+            drop(tell);
             let limit = hook.timeout.map_or(-1, |s| i32::try_from(u64::from(s) * 1000).unwrap_or(i32::MAX));
             let ended = poll::poll(&[(pidfd.as_fd(), libc::POLLIN)], limit).doing(name)?;
             if ended[0] == 0 && limit >= 0 {
@@ -105,10 +109,10 @@ fn attempt(hook: &Hook, around: &Around, state: &[u8], output: &OwnedFd) -> Resu
                     name(),
                     limit / 1000
                 ))),
-                Some(Status::Exited(127)) => {
-                    Err(Failure::says(format!("{} could not be run, or ended with exit status 127", name())))
-                }
                 Some(Status::Exited(code)) => {
+                    if let Some(errno) = refused(&told) {
+                        return Err(unrunnable(hook, errno));
+                    }
                     let (path, (kind, _)) = (crate::failure::text(&hook.path), kind(hook));
                     Err(Failure::says(format!("{path}: {kind} hook failed with exit code {code}")))
                 }
@@ -138,11 +142,32 @@ fn rewound(file: OwnedFd) -> coracle_sys::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn become_hook(hook: &Hook, around: &Around, streams: &[BorrowedFd; 3]) -> ! {
+/// Why the kernel did not execute the hook, if so: the other end is closed when it does.
+fn refused(told: &OwnedFd) -> Option<Errno> {
+    let bytes = fs::read_to_end(told.as_fd(), 4).ok()?;
+    Some(Errno::from_raw(i32::from_ne_bytes(bytes.try_into().ok()?)))
+}
+
+fn unrunnable(hook: &Hook, errno: Errno) -> Failure {
+    let place = format!("{}.path", hook.origin);
+    let hint = match errno {
+        Errno::ENOENT => format!(" (correct {place}, or what the #! line of the file names)"),
+        Errno::EACCES => {
+            format!(" (chmod +x makes a file executable, unless its mount is noexec; else correct {place})")
+        }
+        Errno::ENOEXEC => " (it is neither a script with a #! line nor a program for this machine)".into(),
+        _ => String::new(),
+    };
+    let doing = format!("hook {} could not be run{hint}", crate::failure::text(&hook.path));
+    Failure::errno(doing, errno)
+}
+
+/// `tell`: has the errno, should it not become the hook.
+fn become_hook(hook: &Hook, around: &Around, streams: &[BorrowedFd; 3], tell: &OwnedFd) -> ! {
     for (fd, number) in streams.iter().zip(0..) {
         let _ = fs::dup_onto(*fd, number);
     }
-    let _ = fs::close_others(&mut []);
+    let _ = fs::close_others(&mut [tell.as_raw_fd()]);
     signal::default_actions();
     let _ = signal::set_mask(0);
     // A bundle that is gone by the time of poststop keeps nobody from cleaning up.
@@ -152,10 +177,7 @@ fn become_hook(hook: &Hook, around: &Around, streams: &[BorrowedFd; 3]) -> ! {
         Ok(_) => process::execve(&hook.path, &hook.argv, hook.env.as_deref().unwrap_or(around.env)),
         Err(errno) => errno,
     };
-    let text = format!("hook {}: {}\n", crate::failure::text(&hook.path), errno.desc().to_lowercase());
-    if let Ok(stderr) = fs::inherited(2) {
-        let _ = fs::write_all(stderr, text.as_bytes());
-    }
+    let _ = fs::write_all(tell.as_fd(), &(errno as i32).to_ne_bytes());
     process::exit_now(127)
 }
 

@@ -4,7 +4,7 @@
 use crate::agent::{self, Agent, Asking};
 use crate::cgroup::{self, Cgroup, scope};
 use crate::child::{self, Prepared};
-use crate::failure::{Doing, Failure, Result, text};
+use crate::failure::{Doing, Failure, Result, crowded, text};
 use crate::net_devices::Moved;
 use crate::network::Home;
 use crate::notify;
@@ -304,11 +304,13 @@ pub(crate) fn clone(plan: &Plan, cgroup: Option<&Cgroup>, flags: u64) -> Result<
     let args = CloneArgs { flags, cgroup: into.as_ref().map(AsFd::as_fd), sibling: false };
     process::clone3(&args).map_err(|e| {
         let why = match e {
-            Errno::EPERM => " (without privileges a user namespace must be among them, and the host must allow it: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
+            Errno::EPERM if flags & libc::CLONE_NEWUSER as u64 == 0 => " (this needs CAP_SYS_ADMIN, which the runtime does not have here: add a namespace of type user, or run it with that capability)",
+            Errno::EPERM => " (the host, or a filter around the runtime, lets it make no user namespace: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",
             Errno::ENOSPC => " (a limit below /proc/sys/user is reached)",
-            _ => "",
+            other => crowded(other),
         };
-        Failure::errno(format!("cloning the container's init with namespaces {flags:#x}{why}"), e).at("linux.namespaces")
+        let kinds = coracle_plan::show::namespaces(flags);
+        Failure::errno(format!("cloning the container's init with new namespaces: {kinds}{why}"), e).at("linux.namespaces")
     })
 }
 

@@ -20,6 +20,7 @@ tests! {
     what_takes_the_syscall_is_refused [STRACE, Need::Runtime("coracle")];
     a_missing_syscall_is_made_up_for_or_named [STRACE, Need::Runtime("coracle")];
     a_filter_around_the_runtime_is_survived_or_named [STRACE, Need::Runtime("coracle")];
+    no_more_processes_is_said [STRACE, Need::Runtime("coracle")];
 }
 
 /// A bundle that asks for all that the syscall is used for.
@@ -138,6 +139,11 @@ fn a_missing_syscall_is_made_up_for_or_named(ctx: &Ctx) -> Result {
 /// As container engines of before these syscalls have it, around an engine that runs in their containers.
 fn a_filter_around_the_runtime_is_survived_or_named(ctx: &Ctx) -> Result {
     each_without(ctx, &WITHOUT, "EPERM", "operation not permitted")
+}
+
+/// fork(2): EAGAIN says that there are enough, not which limit it was.
+fn no_more_processes_is_said(ctx: &Ctx) -> Result {
+    each_without(ctx, &[("clone3", Some("(no more processes are allowed: ulimit -u"))], "EAGAIN", "try again")
 }
 
 fn each_without(ctx: &Ctx, cases: &[(&str, Option<&str>)], error: &str, meaning: &str) -> Result {

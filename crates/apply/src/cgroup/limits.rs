@@ -105,8 +105,12 @@ fn explain(errno: Errno, w: &CgroupWrite, dir: &str) -> Failure {
         w.controller, w.file, w.value
     );
     let threaded = read(dir, "cgroup.type").is_ok_and(|kind| kind == "threaded");
-    let hint = " (it is below a threaded group: choose another cgroupsPath, or remove the limit)";
-    let doing = doing + if threaded { hint } else { "" };
+    let hint = match controllers.trim() {
+        _ if threaded => " (it is below a threaded group: choose another cgroupsPath, or remove the limit)".into(),
+        "" => " (no controller is: remove the limit, or have the groups above hand theirs down by cgroup.subtree_control)".into(),
+        some => format!(" (available are: {some}; remove the limit, or have the groups above hand it down by cgroup.subtree_control)"),
+    };
+    let doing = doing + &hint;
     match errno {
         Errno::ENOENT => Failure::says(doing),
         refused => Failure::errno(doing, refused),

@@ -489,7 +489,7 @@ fn without(plan: &Plan, failure: Failure) -> Result<()> {
     }
     if let Some(w) = plan.writes.first() {
         let what = format!(
-            "rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {failure}; remove the limit, or name a group that is yours"
+            "{failure}: a limit needs a control group, which this user may not make here (give --systemd-cgroup, name a group in linux.cgroupsPath that is yours, or remove the limit): rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
         );
         return Err(Failure::says(what).at(&w.origin));
     }

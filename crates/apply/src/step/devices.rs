@@ -51,7 +51,7 @@ fn same(dir: BorrowedFd, name: &CStr, d: &Device) -> Result<()> {
         return Ok(());
     }
     Err(Failure::says(format!(
-        "making the device {}: something else of that name exists in the root file system",
+        "making the device {}: something else of that name is there already, in the root file system or by another entry of linux.devices; remove one of the two",
         inside(&d.path)
     )))
 }

@@ -163,7 +163,7 @@ fn change(root: BorrowedFd, what: &Mount, parameters: Option<&[Parameter]>) -> R
     }
     if let Some(parameters) = parameters.filter(|p| !p.is_empty()) {
         let context = mount::fspick(there.as_fd()).doing(doing)?;
-        set_parameters(context.as_fd(), parameters.iter(), &what.target)?;
+        set_parameters(context.as_fd(), parameters.iter(), &inside(&what.target))?;
         mount::fsconfig_reconfigure(context.as_fd()).map_err(|e| said(context.as_fd(), e, doing()))?;
     }
     let (set, clear) = what.attributes;
@@ -197,11 +197,12 @@ fn make(
         MountKind::Filesystem(fstype, source, parameters) => {
             let mode = inherited_mode(fstype, parameters, root, &what.target)
                 .doing(|| format!("looking at {}", text(&what.target)))?;
-            let made = filesystem(fstype, source, parameters.iter().chain(mode.as_ref()), what.attributes.0)?;
+            let made =
+                filesystem(fstype, source, parameters.iter().chain(mode.as_ref()), what, what.attributes.0)?;
             what.label.as_ref().map_or(Ok(()), |label| relabel(made.as_fd(), label)).map(|()| made)
         }
         MountKind::LegacyCgroups(_, parameters) => {
-            filesystem(c"tmpfs", c"tmpfs", parameters.iter(), what.attributes.0 & !attr::RDONLY)
+            filesystem(c"tmpfs", c"tmpfs", parameters.iter(), what, what.attributes.0 & !attr::RDONLY)
         }
         MountKind::Remount(_) | MountKind::Again(_) => Err(Failure::says("a remount makes no mount")),
     }
@@ -270,6 +271,7 @@ fn filesystem<'a>(
     fstype: &CStr,
     source: &CStr,
     parameters: impl Iterator<Item = &'a Parameter>,
+    what: &Mount,
     attributes: u64,
 ) -> Result<OwnedFd> {
     let context = mount::fsopen(fstype).doing(|| {
@@ -278,11 +280,26 @@ fn filesystem<'a>(
     let fd = context.as_fd();
     mount::fsconfig_string(fd, c"source", source)
         .map_err(|e| said(fd, e, format!("naming the source {}", text(source))))?;
-    set_parameters(fd, parameters, fstype)?;
-    mount::fsconfig_create(fd)
-        .map_err(|e| said(fd, e, format!("making a file system of type {}", text(fstype))))?;
-    mount::fsmount(fd, attributes)
-        .map_err(|e| said(fd, e, format!("mounting a file system of type {}", text(fstype))))
+    set_parameters(fd, parameters, &format!("{} on {}", text(fstype), inside(&what.target)))?;
+    let doing = |hint| {
+        let (fstype, target) = (text(fstype), inside(&what.target));
+        format!("mounting a file system of type {fstype} from {} on {target}{hint}", text(source))
+    };
+    mount::fsconfig_create(fd).map_err(|e| said(fd, e, doing(lacking(fstype, e))))?;
+    mount::fsmount(fd, attributes).map_err(|e| said(fd, e, doing("")))
+}
+
+/// What a file system that the kernel does not make may want.
+fn lacking(fstype: &CStr, errno: Errno) -> &'static str {
+    match errno {
+        Errno::EINVAL if fstype == c"overlay" => {
+            " (it wants lowerdir, and upperdir only together with workdir, both on one file system; dmesg may have the kernel's reason)"
+        }
+        Errno::EPERM if fstype != c"proc" && fstype != c"sysfs" => {
+            " (most types want CAP_SYS_ADMIN on the host, not in a user namespace)"
+        }
+        _ => "",
+    }
 }
 
 /// Gives the root directory of a mount an SELinux label: selinux(8).
@@ -301,7 +318,7 @@ fn said(context: BorrowedFd, errno: Errno, doing: String) -> Failure {
 fn set_parameters<'a>(
     context: BorrowedFd,
     parameters: impl Iterator<Item = &'a Parameter>,
-    of: &CStr,
+    of: &str,
 ) -> Result<()> {
     for (key, value) in parameters {
         let set = value.as_ref().map_or_else(
@@ -314,13 +331,22 @@ fn set_parameters<'a>(
             other => {
                 other.map_err(|e| {
                     let label = value.as_deref().filter(|_| key.as_bytes().ends_with(b"context"));
-                    let label = label.map_or(String::new(), |l| format!(" to the SELinux label {}", text(l)));
-                    said(context, e, format!("setting the option {} of {}{label}", text(key), text(of)))
+                    let option = match (label, value) {
+                        (Some(label), _) => format!("{} to the SELinux label {}", text(key), text(label)),
+                        (None, Some(value)) => text(&written(key, value)),
+                        (None, None) => text(key),
+                    };
+                    said(context, e, format!("setting the option {option} of {of}"))
                 })?;
             }
         }
     }
     Ok(())
+}
+
+/// An option as it stands in config.json.
+fn written(key: &CStr, value: &CStr) -> CString {
+    CString::new([key.to_bytes(), b"=", value.to_bytes()].concat()).unwrap_or_default()
 }
 
 /// fsconfig(2) takes at most 255 bytes; the layers of an overlay may be more.
