@@ -234,7 +234,7 @@ mod tests {
             problem.strip_prefix("process.").expect("its place").to_owned()
         };
         let (section, linux) = ("(config.md, Process)", "(config.md, POSIX process)");
-        assert_eq!(of(r#""args":"sh""#), format!("args: \"sh\" is not an array {section}; write an array"));
+        assert_eq!(of(r#""args":"sh""#), format!("args: \"sh\" is not an array {section}; write [\"sh\"]"));
         assert_eq!(of(r#""args":[{}]"#), format!("args[0]: {{}} is not a string {section}; write a string"));
         assert_eq!(
             of(r#""oomScoreAdj":1e9"#),
