@@ -15,6 +15,7 @@ use crate::harness::{
 
 tests! {
     an_absolute_path_is_where_it_says;
+    a_path_with_dots_stays_below_where_it_begins known "crun": "goes out of the hierarchy, and fails";
     the_hierarchy_of_v2_beside_v1_is_joined
         [Need::File("/sys/fs/cgroup/unified/cgroup.procs")] known "crun": "runs on no host that has controllers in both";
     a_path_is_found_where_none_is_given;
@@ -98,6 +99,20 @@ fn an_absolute_path_is_where_it_says(ctx: &Ctx) -> Result {
     let want = bundle.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default();
     let group = look::cgroup(container.pid, "pids")?;
     check!(group.ends_with(want.trim_start_matches('/')), "{} is not at {want}", group.display());
+    Ok(())
+}
+
+/// As `docker run --cgroup-parent ../../x` asks; moby's own tests do.
+fn a_path_with_dots_stays_below_where_it_begins(ctx: &Ctx) -> Result {
+    for dots in ["/../../none/../", "../../none/../"] {
+        let mut bundle = ctx.waiting()?;
+        let want = bundle.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default().to_owned();
+        bundle.set("/linux/cgroupsPath", json!(format!("{dots}{want}")));
+        let container = ctx.started(&bundle)?;
+        let group = look::cgroup(container.pid, "pids")?;
+        check!(group.ends_with(want.trim_start_matches('/')), "{} is not at {want}", group.display());
+        check!(group.is_dir(), "{} is not below the hierarchy's top", group.display());
+    }
     Ok(())
 }
 

@@ -16,6 +16,14 @@ pub(super) fn plan(spec: &Spec, out: &mut Cgroup, found: &mut Findings) {
         let asked = spec.annotations().as_ref().and_then(|a| a.get(name)).filter(|path| !path.is_empty());
         let Some(asked) = asked.filter(|_| name == DELEGATED || out.unit.is_some()) else { continue };
         let at = format!("annotations[{name:?}]");
+        if asked.split('/').any(|word| word == "..") {
+            found.problem(
+                &at,
+                format!("{asked:?} leaves its place by .."),
+                super::SECTION,
+                "write the path without ..",
+            );
+        }
         let path = super::words(asked, &at, found);
         if out.mode != CgroupMode::Unified || out.path.is_none() {
             found.warn(format!(

@@ -119,11 +119,16 @@ fn path(asked: Option<&Path>, host: &Host, request: &Request, found: &mut Findin
 }
 
 /// A group's path as the kernel shows it in /proc/PID/cgroup, and as it is found again: with one slash before each name.
+/// `..` goes one back, and never above where the path begins: engines pass on what people write, and runc takes it so.
 fn words(asked: &str, at: &str, found: &mut Findings) -> String {
-    if asked.split('/').any(|word| word == "..") {
-        found.problem(at, format!("{asked:?} leaves its place by .."), SECTION, "write the path without ..");
+    let mut words = Vec::new();
+    for word in asked.split('/') {
+        match word {
+            "" | "." => {}
+            ".." => drop(words.pop()),
+            name => words.push(name),
+        }
     }
-    let words: Vec<_> = asked.split('/').filter(|word| !["", "."].contains(word)).collect();
     let path: String = words.iter().map(|word| format!("/{word}")).collect();
     let longest = words.iter().map(|word| word.len()).max().unwrap_or_default();
     if longest > NAME_BYTES || path.len() > PATH_BYTES {
@@ -177,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_knows_not_where_it_is_makes_no_group_near_itself() {
+    fn a_group_is_below_where_its_path_begins_and_nowhere_if_that_is_unknown() {
         let made = |own: &str, asked: Option<&str>| {
             let host = Host { cgroup: CgroupMode::Unified, own_cgroup: own.into(), ..Host::default() };
             let request = Request { id: "id".into(), ..Request::default() };
@@ -188,6 +193,9 @@ mod tests {
         assert_eq!(made("/a/b", None).as_deref(), Some("/a/id"));
         assert_eq!(made("/a/b", Some("c")).as_deref(), Some("/a/b/c"));
         assert_eq!(made("/", None).as_deref(), Some("/id"));
+        assert_eq!(made("/a/b", Some("../../c/./d/../e")).as_deref(), Some("/a/b/c/e"));
+        assert_eq!(made("/a/b", Some("/../c")).as_deref(), Some("/c"));
+        assert_eq!(made("/a/b", Some("c/..")), None);
         assert_eq!(made("", Some("/c")).as_deref(), Some("/c"));
         assert_eq!((made("", None), made("", Some("c"))), (None, None));
     }
