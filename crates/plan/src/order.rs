@@ -613,11 +613,12 @@ fn workload(
     setup.push(step(Act::Chdir(cwd), "process.cwd"));
     setup.push(step(Act::FindProgram, PROGRAM));
     let (listener, filter) = seccomp.map_or((None, None), |(listener, filter)| (listener, Some(filter)));
+    // Of a profile that is not there, create tells. The hooks are programs of the container: what confines its own confines
+    // them too.
+    setup.extend(labels::confine(process, found));
     // Last: it may notify what comes before, and of an agent that cannot be told create tells.
     setup.extend(listener.map(|listener| step(Act::Listen(listener), "linux.seccomp")));
     let mut launch = vec![step(Act::StartContainerHooks, "hooks.startContainer")];
-    // The hooks are programs of the container: what confines its own confines them too.
-    launch.splice(0..0, labels::confine(process, found));
     // Before the filter, which may forbid what this takes.
     launch.push(step(Act::Settle(3 + request.preserve_fds), ""));
     if let Some(filter) = filter {
