@@ -336,3 +336,35 @@ fn device_allow(r: &Rule) -> Vec<Value> {
     };
     r.kind.map_or(vec!['b', 'c'], |k| vec![k]).into_iter().map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_is_told_what_stays_allowed() {
+        let rule = |allow, minor: Option<u32>| Rule {
+            allow,
+            kind: minor.map(|_| 'c'),
+            major: minor.map(|_| 1),
+            minor,
+            access: ALL,
+        };
+        let mut found = Findings::default();
+        let list = [
+            rule(true, Some(3)),
+            rule(false, None),
+            rule(true, Some(5)),
+            rule(true, Some(7)),
+            rule(false, Some(7)),
+        ];
+        let told = systemd_rules(&list, &mut found);
+        let entry = Value::Struct(vec![Value::str("/dev/char/1:5"), Value::str("rwm")]);
+        let devices = |list| ("DeviceAllow".to_owned(), Value::Array("(ss)".into(), list));
+        let strict = ("DevicePolicy".to_owned(), Value::str("strict"));
+        assert_eq!((told, found.problems.len()), (vec![devices(vec![]), strict, devices(vec![entry])], 0));
+        let list = [rule(true, None), rule(false, Some(5))];
+        systemd_rules(&list, &mut found);
+        assert_eq!(found.problems.len(), 1, "all but one cannot be said");
+    }
+}
