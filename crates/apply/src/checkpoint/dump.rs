@@ -2,7 +2,7 @@
 
 use super::mounts::{self, External};
 use super::protobuf::{Fields, Message};
-use super::swrk::{Criu, Notice, kind};
+use super::swrk::{self, Criu, Notice, kind};
 use super::{DESCRIPTORS, Options, config, directory, explained};
 use crate::failure::{Doing, Failure, Result, text};
 use crate::lifecycle;
@@ -22,6 +22,7 @@ pub fn checkpoint(plan: &Plan, entry: &Entry, record: &Record, options: &Options
             return Err(Failure::says(format!("container cannot be checkpointed in {status} state")));
         }
     };
+    swrk::find()?;
     // The parent is sought from the image's directory, which this makes where it is missing: Podman leaves it to the runtime.
     let image = directory(&options.image)?;
     check(options)?;

@@ -40,7 +40,8 @@ pub(super) struct Notice {
     pub(super) passed: Option<OwnedFd>,
 }
 
-fn find() -> Result<CString> {
+/// Errors: there is none.
+pub(super) fn find() -> Result<CString> {
     let path = std::env::var_os("PATH").filter(|p| !p.is_empty()).unwrap_or_else(|| PATH.into());
     let found = std::env::split_paths(&path).map(|dir| dir.join("criu")).find(|p| p.is_file());
     let found: PathBuf = found.ok_or_else(|| {
