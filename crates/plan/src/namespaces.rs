@@ -232,3 +232,28 @@ pub(crate) fn of_init(
     out.join.sort_by_key(|j| rank(j.kind, host));
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where newgidmap(1) would map the one id too, nothing else shows it: user_namespaces(7), Defining user and group ID mappings.
+    #[test]
+    fn who_may_map_one_group_alone_gives_setgroups_up() {
+        let decided = |gids: &str, capabilities: u64| {
+            let text = format!(
+                r#"{{"ociVersion":"1.3.0","linux":{{"namespaces":[{{"type":"user"}}],"gidMappings":[{gids}],
+                    "uidMappings":[{{"containerID":0,"hostID":1000,"size":1}}]}}}}"#
+            );
+            let (spec, _) = crate::config::parse(text.as_bytes()).expect("read");
+            let host = Host { capabilities, euid: 1000, egid: 1000, ..Host::default() };
+            let maps = maps(&spec, spec.linux().as_ref()?, &host, &mut Findings::default());
+            maps.map(|maps| maps.deny_setgroups)
+        };
+        let own = r#"{"containerID":0,"hostID":1000,"size":1}"#;
+        assert_eq!(decided(own, 0), Some(true));
+        assert_eq!(decided(own, 1 << 6), Some(false), "with CAP_SETGID");
+        let two = format!(r#"{own},{{"containerID":1,"hostID":100000,"size":9}}"#);
+        assert_eq!(decided(&two, 0), Some(false), "more than one");
+    }
+}
