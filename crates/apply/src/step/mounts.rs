@@ -163,7 +163,7 @@ fn change(root: BorrowedFd, what: &Mount, parameters: Option<&[Parameter]>) -> R
     }
     if let Some(parameters) = parameters.filter(|p| !p.is_empty()) {
         let context = mount::fspick(there.as_fd()).doing(doing)?;
-        set_parameters(context.as_fd(), parameters.iter(), &inside(&what.target))?;
+        set_parameters(context.as_fd(), parameters.iter(), || inside(&what.target))?;
         mount::fsconfig_reconfigure(context.as_fd()).map_err(|e| said(context.as_fd(), e, doing()))?;
     }
     let (set, clear) = what.attributes;
@@ -280,10 +280,10 @@ fn filesystem<'a>(
     let fd = context.as_fd();
     mount::fsconfig_string(fd, c"source", source)
         .map_err(|e| said(fd, e, format!("naming the source {}", text(source))))?;
-    set_parameters(fd, parameters, &format!("{} on {}", text(fstype), inside(&what.target)))?;
+    let (fs_type, target) = (|| text(fstype), || inside(&what.target));
+    set_parameters(fd, parameters, || format!("{} on {}", fs_type(), target()))?;
     let doing = |hint| {
-        let (fstype, target) = (text(fstype), inside(&what.target));
-        format!("mounting a file system of type {fstype} from {} on {target}{hint}", text(source))
+        format!("mounting a file system of type {} from {} on {}{hint}", fs_type(), text(source), target())
     };
     mount::fsconfig_create(fd).map_err(|e| said(fd, e, doing(lacking(fstype, e))))?;
     mount::fsmount(fd, attributes).map_err(|e| said(fd, e, doing("")))
@@ -318,7 +318,7 @@ fn said(context: BorrowedFd, errno: Errno, doing: String) -> Failure {
 fn set_parameters<'a>(
     context: BorrowedFd,
     parameters: impl Iterator<Item = &'a Parameter>,
-    of: &str,
+    of: impl Fn() -> String,
 ) -> Result<()> {
     for (key, value) in parameters {
         let set = value.as_ref().map_or_else(
@@ -336,7 +336,7 @@ fn set_parameters<'a>(
                         (None, Some(value)) => text(&written(key, value)),
                         (None, None) => text(key),
                     };
-                    said(context, e, format!("setting the option {option} of {of}"))
+                    said(context, e, format!("setting the option {option} of {}", of()))
                 })?;
             }
         }
