@@ -1,5 +1,6 @@
 //! A bundle on disk: config.md and bundle.md. Read and checked before anything is touched.
 
+use crate::log;
 use coracle_image::config::mappings;
 use coracle_image::rootless::ids_of_caller;
 use coracle_plan::config;
@@ -25,10 +26,7 @@ pub(crate) struct Bundle {
 }
 
 fn io(doing: &str, path: &Path, error: &std::io::Error) -> String {
-    let reason = error
-        .raw_os_error()
-        .map_or_else(|| error.to_string(), |n| coracle_sys::Errno::from_raw(n).desc().to_lowercase());
-    format!("{doing} {path:?}: {reason}")
+    format!("{doing} {path:?}: {}", log::reason(error))
 }
 
 /// Reads the bundle in a directory; the configuration has this path from there.

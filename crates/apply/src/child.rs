@@ -553,7 +553,7 @@ fn entering(join: &Join, errno: Errno) -> String {
 }
 
 /// The file below /proc/PID/ns that is a namespace of this kind: namespaces(7).
-fn nsfs(kind: i32) -> &'static str {
+pub(crate) fn nsfs(kind: i32) -> &'static str {
     match kind {
         libc::CLONE_NEWNS => "mnt",
         libc::CLONE_NEWNET => "net",

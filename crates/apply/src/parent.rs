@@ -158,25 +158,18 @@ pub(crate) fn open_joins(plan: &Plan) -> Result<Vec<OwnedFd>> {
     plan.namespaces.join.iter().map(open).collect()
 }
 
-/// A namespace by path may be the host's own, where the plan would change the host. Errors: it is, and would.
+/// A namespace by path may be the host's own, which nothing of the container may change. Errors: it is, and something would.
 fn spare_host(plan: &Plan, joins: &[OwnedFd]) -> Result<()> {
     for (join, namespace) in plan.namespaces.join.iter().zip(joins) {
-        let Some(step) = plan.setup.iter().find(|s| s.act.changes_namespace() == Some(join.kind)) else {
-            continue;
-        };
-        let name = match join.kind {
-            libc::CLONE_NEWNET => "net",
-            libc::CLONE_NEWIPC => "ipc",
-            _ => "uts",
-        };
-        let own = fs::fstatat(fs::cwd(), &cgroup::c(&format!("/proc/self/ns/{name}")), 0);
-        let same =
-            |own: &fs::Stat| fs::fstat(namespace.as_fd()).is_ok_and(|s| (s.dev, s.ino) == (own.dev, own.ino));
-        if own.is_ok_and(|own| same(&own)) {
+        let Some(place) = &join.changed_by else { continue };
+        let file = child::nsfs(join.kind);
+        let own = fs::fstatat(fs::cwd(), &cgroup::c(&format!("/proc/self/ns/{file}")), 0);
+        if own
+            .is_ok_and(|own| fs::fstat(namespace.as_fd()).is_ok_and(|s| (s.dev, s.ino) == (own.dev, own.ino)))
+        {
             let what = format!(
-                "{} is the {name} namespace of the host, and {} would change the host; name another, or leave the path out",
-                text(&join.path),
-                step.origin
+                "{} is the {file} namespace of the host, and {place} would change the host; name another, or leave the path out",
+                text(&join.path)
             );
             return Err(Failure::says(what).at(&join.origin));
         }

@@ -15,11 +15,11 @@ pub fn pidfd_receiver(spec: &Spec) -> Option<&str> {
 /// annotations ignored, and so the others are, with a word.
 pub(crate) fn check(spec: &Spec, found: &mut Findings) {
     for (name, value) in spec.annotations().iter().flatten() {
-        let at = format!("annotations[{name:?}]");
+        let at = || format!("annotations[{name:?}]");
         match name.as_str() {
             "" => found.problem("annotations", "has an empty key", SECTION, "name it, or remove it"),
             "run.oci.handler" => found.problem(
-                at,
+                at(),
                 format!(
                     "{value:?} is to run the program, and coracle has no handlers: it would run as any other"
                 ),
@@ -27,13 +27,13 @@ pub(crate) fn check(spec: &Spec, found: &mut Findings) {
                 "remove it, or use a runtime that has this handler",
             ),
             "run.oci.seccomp_bpf_data" => found.problem(
-                at,
+                at(),
                 "a compiled seccomp filter is not taken, and without it the container would have another",
                 SECTION,
                 "describe the filter in linux.seccomp",
             ),
             "run.oci.seccomp.receiver" | "run.oci.seccomp.plugins" | "run.oci.systemd.force_cgroup_v1" => {
-                found.warn(format!("{at}: coracle does not do this; left out"));
+                found.warn(format!("{}: coracle does not do this; left out", at()));
             }
             _ => {}
         }

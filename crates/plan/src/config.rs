@@ -1,7 +1,8 @@
 //! config.json: from bytes to oci-spec's types, with the places of all mistakes when it does not fit them.
 //!
-//! Unknown properties are ignored, as config.md (Extensibility) demands; those that nearly are known ones see `spelling`. Capabilities that this build does not know
-//! are left out with a warning, as config.md (Linux Process) demands, where oci-spec's type would refuse the file.
+//! Unknown properties are ignored, as config.md (Extensibility) demands; of those that are nearly known ones, see `spelling`.
+//! Capabilities that this build does not know are left out with a warning, as config.md (Linux Process) demands, where oci-spec's
+//! type would refuse the file.
 
 mod mistakes;
 mod newer;
@@ -28,7 +29,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
         return understand(bytes, first);
     }
     let mut whole = value(bytes)?;
-    let amended = spelling::amend(&mut whole);
+    let amended = spelling::amend(&mut whole, "");
     let (spec, mut warnings) = if amended.changed {
         let bytes = whole.to_string().into_bytes();
         understand(&bytes, serde_json::from_slice(&bytes))?
@@ -89,7 +90,7 @@ pub fn process(bytes: &[u8]) -> Result<(Process, Vec<String>), Refusal> {
     }
     let mut whole = json!({ "process": value(bytes)? });
     let mut warnings =
-        if spelling::doubtful(bytes) { spelling::amend(&mut whole).warnings } else { Vec::new() };
+        if spelling::doubtful(bytes) { spelling::amend(&mut whole, "").warnings } else { Vec::new() };
     if let Some(fields) = whole["process"].as_object_mut() {
         fields.entry("cwd").or_insert_with(|| "/".into());
     }
@@ -97,6 +98,13 @@ pub fn process(bytes: &[u8]) -> Result<(Process, Vec<String>), Refusal> {
     let (around, more) = parse_again::<Around>(whole, None)?;
     warnings.extend(more);
     Ok((around.process, warnings))
+}
+
+/// `linux.resources` with its names as the specification has them.
+pub(crate) fn resources(value: &Value) -> Value {
+    let mut value = value.clone();
+    spelling::amend(&mut value, "linux.resources");
+    value
 }
 
 /// oci-spec reads an absent `pids.limit` as 0, which is a limit (config-linux.md, PIDs).

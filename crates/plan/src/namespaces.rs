@@ -77,7 +77,8 @@ pub(crate) fn plan(spec: &Spec, host: &Host, found: &mut Findings) -> Namespaces
             }
             Some(path) => {
                 let path = found.cstring(&at, path.as_os_str().as_encoded_bytes());
-                out.join.push(Join { kind, path, origin: format!("{at}.path") });
+                let changed_by = crate::order::changes(spec, ns.typ());
+                out.join.push(Join { kind, path, origin: format!("{at}.path"), changed_by });
             }
         }
     }
@@ -222,12 +223,12 @@ pub(crate) fn of_init(
             _ => flag(ns.typ()).1,
         };
         let path = found.cstring("linux.namespaces", format!("/proc/{init}/ns/{file}"));
-        out.join.push(Join { kind, path, origin: "linux.namespaces".into() });
+        out.join.push(Join { kind, path, origin: "linux.namespaces".into(), changed_by: None });
     }
     let time = coracle_sys::namespace::CLONE_NEWTIME;
     if own_clocks && out.join.iter().all(|j| j.kind != time) {
         let path = found.cstring("linux.namespaces", format!("/proc/{init}/ns/time"));
-        out.join.push(Join { kind: time, path, origin: String::new() });
+        out.join.push(Join { kind: time, path, origin: String::new(), changed_by: None });
     }
     out.join.sort_by_key(|j| rank(j.kind, host));
     out

@@ -8,12 +8,17 @@ pub fn nearest<'a>(word: &str, names: &[&'a str]) -> Option<&'a str> {
     if word.len() < 2 {
         return None;
     }
-    let slips = |name: &&&str| strsim::osa_distance(&word, &name.to_lowercase());
+    let slips = |name: &&&str| slips(name, &word);
     // What all names begin with is no likeness.
     let own = word.rsplit('_').next().map_or(0, str::len);
     by(&|name| name == word || name.ends_with(&format!("_{word}")))
         .or_else(|| by(&|name| name.starts_with(&word)))
         .or_else(|| names.iter().min_by_key(slips).filter(|name| slips(name) <= own.div_ceil(4)).copied())
+}
+
+/// How many slips of the pen, of a letter or of two that changed places, lie between two words; in any case.
+pub(crate) fn slips(known: &str, written: &str) -> usize {
+    strsim::osa_distance(&known.to_lowercase(), &written.to_lowercase())
 }
 
 #[cfg(test)]

@@ -312,31 +312,7 @@ fn sysctl_is_alone(spec: &Spec, key: &str, value: &str, at: &str, found: &mut Fi
 
 /// Only what belongs to a namespace of the container may be set: the rest is the host's.
 fn sysctl_is_namespaced(spec: &Spec, key: &str, at: &str, found: &mut Findings) {
-    let key = slashes(key);
-    let ipc = [
-        "kernel/msgmax",
-        "kernel/msgmnb",
-        "kernel/msgmni",
-        "kernel/sem",
-        "kernel/shmall",
-        "kernel/shmmax",
-        "kernel/shmmni",
-        "kernel/shm_rmid_forced",
-    ];
-    let need = if key.contains("..") {
-        None
-    } else if ipc.contains(&key.as_str()) || key.starts_with("fs/mqueue/") {
-        Some((Kind::Ipc, "ipc"))
-    } else if key.starts_with("net/") {
-        Some((Kind::Network, "network"))
-    } else if key == "kernel/domainname" || key == "kernel/hostname" {
-        Some((Kind::Uts, "uts"))
-    } else if key.starts_with("user/") {
-        Some((Kind::User, "user"))
-    } else {
-        None
-    };
-    match need {
+    match namespace_of(key) {
         None => found.problem(
             at,
             "is not separate in any namespace: setting it would change the host",
@@ -353,6 +329,45 @@ fn sysctl_is_namespaced(spec: &Spec, key: &str, at: &str, found: &mut Findings) 
         }
         _ => {}
     }
+}
+
+/// The kind of namespace that a sysctl belongs to.
+fn namespace_of(key: &str) -> Option<(Kind, &'static str)> {
+    let key = slashes(key);
+    let ipc = [
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/sem",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_rmid_forced",
+    ];
+    if key.contains("..") {
+        None
+    } else if ipc.contains(&key.as_str()) || key.starts_with("fs/mqueue/") {
+        Some((Kind::Ipc, "ipc"))
+    } else if key.starts_with("net/") {
+        Some((Kind::Network, "network"))
+    } else if key == "kernel/domainname" || key == "kernel/hostname" {
+        Some((Kind::Uts, "uts"))
+    } else if key.starts_with("user/") {
+        Some((Kind::User, "user"))
+    } else {
+        None
+    }
+}
+
+/// What of the configuration changes a namespace of this kind for all who are in it: a sysctl, or a name.
+pub(crate) fn changes(spec: &Spec, kind: Kind) -> Option<String> {
+    let sysctls = spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()).into_iter().flatten();
+    let mut sysctls = sysctls.map(|(key, _)| key);
+    let names = [("hostname", spec.hostname()), ("domainname", spec.domainname())];
+    let named = |(_, name): &(&str, &Option<String>)| name.as_ref().is_some_and(|name| !name.is_empty());
+    let name = || names.into_iter().find(named).filter(|_| kind == Kind::Uts).map(|(at, _)| at.to_owned());
+    let sysctl = sysctls.find(|key| namespace_of(key).is_some_and(|(of, _)| of == kind));
+    sysctl.map(|key| format!("linux.sysctl.{key}")).or_else(name)
 }
 
 /// From the host's tree to the container's.

@@ -1,6 +1,5 @@
 //! The Plan: verbs from a closed vocabulary, in order. What is here is all that apply needs; it never sees config.json.
 
-use coracle_sys::libc;
 use std::ffi::CString;
 
 /// Everything that create does, decided.
@@ -199,26 +198,6 @@ pub enum Act {
     Seccomp(Filter),
     /// Become the workload.
     Exec(Program),
-}
-
-impl Act {
-    /// The kind of namespace (CLONE_NEW*) that it changes for all who are in it: a sysctl, or a name.
-    pub fn changes_namespace(&self) -> Option<i32> {
-        let file = match self {
-            Act::Hostname(_) | Act::Domainname(_) => return Some(libc::CLONE_NEWUTS),
-            Act::WriteProc(file, _) => file.to_bytes(),
-            _ => return None,
-        };
-        let uts = [&b"sys/kernel/hostname"[..], b"sys/kernel/domainname"];
-        match file {
-            _ if file.starts_with(b"sys/net/") => Some(libc::CLONE_NEWNET),
-            _ if uts.contains(&file) => Some(libc::CLONE_NEWUTS),
-            _ if file.starts_with(b"sys/kernel/") || file.starts_with(b"sys/fs/mqueue/") => {
-                Some(libc::CLONE_NEWIPC)
-            }
-            _ => None,
-        }
-    }
 }
 
 /// A seccomp filter.
@@ -431,6 +410,8 @@ pub struct Join {
     pub path: CString,
     /// JSON path.
     pub origin: String,
+    /// The JSON path of what will change it for all who are in it, which the host must not be.
+    pub changed_by: Option<String>,
 }
 
 /// Id maps of a user namespace.

@@ -182,19 +182,15 @@ fn name(text: &str) -> CString {
     CString::new(text).unwrap_or_default()
 }
 
+const OPENING: &str = "opening the state directory (--root or XDG_RUNTIME_DIR chooses it)";
+
 /// Opens the state root, making it (and its parents) for the owner alone if need be.
 fn root(path: &Path) -> Result<OwnedFd> {
     let open = || fs::open(&c(path), libc::O_DIRECTORY | libc::O_RDONLY, 0);
     match open() {
         Err(Errno::ENOENT) => {}
         other => {
-            return other.map_err(|e| {
-                Error::Io(
-                    "opening the state directory (--root or XDG_RUNTIME_DIR chooses it)",
-                    path.into(),
-                    e,
-                )
-            });
+            return other.map_err(|e| Error::Io(OPENING, path.into(), e));
         }
     }
     for part in path.ancestors().collect::<Vec<_>>().into_iter().rev() {
@@ -209,9 +205,7 @@ fn root(path: &Path) -> Result<OwnedFd> {
             }
         }
     }
-    open().map_err(|e| {
-        Error::Io("opening the state directory (--root or XDG_RUNTIME_DIR chooses it)", path.into(), e)
-    })
+    open().map_err(|e| Error::Io(OPENING, path.into(), e))
 }
 
 /// Somebody else's directory (made first, in a place open to all) is not believed.
@@ -275,11 +269,7 @@ impl Entry {
         match fs::open(&c(root_path), libc::O_DIRECTORY | libc::O_RDONLY, 0) {
             Ok(root) => Entry::in_root(root.as_fd(), root_path, id),
             Err(Errno::ENOENT) => Err(Error::Missing(root_path.join(id))),
-            Err(e) => Err(Error::Io(
-                "opening the state directory (--root or XDG_RUNTIME_DIR chooses it)",
-                root_path.into(),
-                e,
-            )),
+            Err(e) => Err(Error::Io(OPENING, root_path.into(), e)),
         }
     }
 
@@ -450,11 +440,7 @@ pub fn ids(root_path: &Path) -> Result<Vec<String>> {
         Ok(root) => root,
         Err(Errno::ENOENT) => return Ok(Vec::new()),
         Err(e) => {
-            return Err(Error::Io(
-                "opening the state directory (--root or XDG_RUNTIME_DIR chooses it)",
-                root_path.into(),
-                e,
-            ));
+            return Err(Error::Io(OPENING, root_path.into(), e));
         }
     };
     let names = fs::read_dir(root.as_fd()).map_err(|e| Error::Io("listing", root_path.into(), e))?;

@@ -280,13 +280,8 @@ fn names_in_another_case_are_taken_as_the_specifications(ctx: &Ctx) -> Result {
         bundle.set(other, json!(true));
     }
     bundle.set("/linux/Sysctl", json!({"net.ipv4.ip_forward": "1"}));
-    let mut script = bundle.spec.clone();
-    script["process"]["args"] = json!([
-        "/bin/sh",
-        "-c",
-        "touch /x; grep NoNewPrivs /proc/self/status; cat /proc/sys/net/ipv4/ip_forward"
-    ]);
-    bundle.spec = script;
+    let script = "touch /x; grep NoNewPrivs /proc/self/status; cat /proc/sys/net/ipv4/ip_forward";
+    bundle.args(&["/bin/sh", "-c", script]);
     let output = ctx.run(&bundle)?.succeeded("run")?;
     check!(output.stderr().contains("Read-only file system"), "the root is writable: {}", output.stderr());
     check_eq!(output.stdout(), "NoNewPrivs:\t1\n1\n", "what the container got");

@@ -34,13 +34,15 @@ pub(crate) fn ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
     if let Some(groups) = groups {
         match creds::setgroups(groups) {
             Err(Errno::EPERM) if groups.is_empty() && setgroups_is_denied() => {}
-            Err(Errno::EPERM) => {
-                let doing = format!(
-                    "setting the supplementary groups {groups:?} (this wants CAP_SETGID, and a user namespace whose setgroups file does not say deny)"
-                );
-                return Err(Failure::errno(doing, Errno::EPERM));
+            other => {
+                let hint = match other {
+                    Err(Errno::EPERM) => {
+                        " (this wants CAP_SETGID, and a user namespace whose setgroups file does not say deny)"
+                    }
+                    _ => "",
+                };
+                other.doing(|| format!("setting the supplementary groups {groups:?}{hint}"))?;
             }
-            other => other.doing(|| format!("setting the supplementary groups {groups:?}"))?,
         }
     }
     creds::setgid_all(gid).doing(|| format!("becoming group {gid}"))?;

@@ -2,10 +2,10 @@
 //! runc; pairs that the kernel or systemd takes together (quota and period, memory and swap) are completed from the old.
 
 use super::{resources, systemd};
-use crate::devices;
 use crate::inputs::{CgroupMode, Systemd};
 use crate::problem::{Findings, Refusal};
 use crate::steps::Update;
+use crate::{config, devices};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value};
 
@@ -20,7 +20,7 @@ pub fn update(
     systemd: Option<&Systemd>,
 ) -> Result<Update, Refusal> {
     let mut found = Findings::default();
-    let new = canonical(new);
+    let new = config::resources(new);
     let (old, new) = (object(old), object(&new));
     let mut change = meant(&new);
     let mut limits = old.clone();
@@ -74,75 +74,6 @@ fn set_devices(
 
 fn object(value: &Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap_or_default()
-}
-
-/// Names that this build knows, in whatever case they are written: Go programs, who write these files, do not care.
-const NAMES: [&str; 42] = [
-    "memory",
-    "limit",
-    "reservation",
-    "swap",
-    "kernel",
-    "kernelTCP",
-    "swappiness",
-    "disableOOMKiller",
-    "useHierarchy",
-    "checkBeforeUpdate",
-    "cpu",
-    "shares",
-    "quota",
-    "burst",
-    "period",
-    "realtimeRuntime",
-    "realtimePeriod",
-    "cpus",
-    "mems",
-    "idle",
-    "pids",
-    "blockIO",
-    "weight",
-    "leafWeight",
-    "weightDevice",
-    "throttleReadBpsDevice",
-    "throttleWriteBpsDevice",
-    "throttleReadIOPSDevice",
-    "throttleWriteIOPSDevice",
-    "major",
-    "minor",
-    "rate",
-    "hugepageLimits",
-    "pageSize",
-    "network",
-    "classID",
-    "priorities",
-    "rdma",
-    "unified",
-    "devices",
-    "allow",
-    "access",
-];
-
-/// The value with the names as the specification writes them. What stands under two spellings of one name is put together:
-/// to keep one alone would be to lose limits; where both say the same field, the specification's own spelling counts.
-fn canonical(value: &Value) -> Value {
-    match value {
-        Value::Array(list) => Value::Array(list.iter().map(canonical).collect()),
-        Value::Object(map) => {
-            let name = |key: &str| NAMES.into_iter().find(|n| n.eq_ignore_ascii_case(key));
-            let exact = |key: &str| name(key).is_none_or(|n| n == key);
-            let mut out = Map::new();
-            for (key, value) in
-                map.iter().filter(|(k, _)| !exact(k)).chain(map.iter().filter(|(k, _)| exact(k)))
-            {
-                let known = name(key).unwrap_or(key);
-                let value =
-                    if ["unified", "rdma"].contains(&known) { value.clone() } else { canonical(value) };
-                merge(&mut out, &Map::from_iter([(known.to_owned(), value)]));
-            }
-            Value::Object(out)
-        }
-        other => other.clone(),
-    }
 }
 
 /// Fields whose zero means something.

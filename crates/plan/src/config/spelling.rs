@@ -2,6 +2,7 @@
 //! name is the same in any case, and what is written for runc may have `readOnly` or `pagesize`: to pass those over would be to
 //! leave out what was asked for. Others that look like a known one are told.
 
+use crate::near::slips;
 use serde_json::{Map, Value};
 
 /// Every member: a path a line, as docs/fields.md is checked against.
@@ -94,10 +95,11 @@ pub(super) struct Amended {
     pub warnings: Vec<String>,
 }
 
-/// Writes names that differ by case alone as the specification has them.
-pub(super) fn amend(whole: &mut Value) -> Amended {
+/// Writes names that differ by case alone as the specification has them, in what stands at this place of config.json; empty:
+/// all of it.
+pub(super) fn amend(value: &mut Value, place: &str) -> Amended {
     let mut done = Amended::default();
-    object(whole, "", "", &mut done);
+    object(value, place, place, &mut done);
     done
 }
 
@@ -156,7 +158,8 @@ fn unknown(map: &mut Map<String, Value>, name: &str, at: &str, known: &[&str], d
     }
 }
 
-/// Whether the value could go under this name: alone, or as the part of an object that the other one lacks.
+/// Whether the value could go under this name: alone, or put together with what is there, which counts where both say the same:
+/// to keep one alone would be to lose limits.
 fn merge(map: &mut Map<String, Value>, name: &str, value: Value) -> bool {
     match (map.get_mut(name), value) {
         (None, value) => {
@@ -169,14 +172,18 @@ fn merge(map: &mut Map<String, Value>, name: &str, value: Value) -> bool {
             });
             true
         }
+        (Some(Value::Array(there)), Value::Array(new)) => {
+            // The last of two limits of one device is the one in force.
+            there.splice(0..0, new);
+            true
+        }
         _ => false,
     }
 }
 
 /// Two slips of the pen, of a long word; of a short one, one.
 fn near(known: &str, written: &str) -> bool {
-    let far = if known.len() < 6 { 1 } else { 2 };
-    strsim::osa_distance(&known.to_ascii_lowercase(), &written.to_ascii_lowercase()) <= far
+    slips(known, written) <= if known.len() < 6 { 1 } else { 2 }
 }
 
 #[cfg(test)]
@@ -185,7 +192,7 @@ mod tests {
     use serde_json::json;
 
     fn amended(mut value: Value) -> (Value, Vec<String>) {
-        let done = amend(&mut value);
+        let done = amend(&mut value, "");
         (value, done.warnings)
     }
 
@@ -194,14 +201,16 @@ mod tests {
         let (value, warnings) = amended(json!({
             "Root": {"readOnly": true},
             "hooks": {"preStart": [{"Path": "/x"}]},
-            "linux": {"resources": {"CPU": {"shares": 2}, "cpu": {"quota": 3}, "rdma": {"mlx": {"hcahandles": 1}}}}
+            "linux": {"resources": {"CPU": {"shares": 2}, "cpu": {"quota": 3}, "rdma": {"mlx": {"hcahandles": 1}},
+                "hugepagelimits": [1], "hugepageLimits": [2]}}
         }));
         let wanted = json!({
             "root": {"readonly": true},
             "hooks": {"prestart": [{"path": "/x"}]},
-            "linux": {"resources": {"cpu": {"shares": 2, "quota": 3}, "rdma": {"mlx": {"hcaHandles": 1}}}}
+            "linux": {"resources": {"cpu": {"shares": 2, "quota": 3}, "rdma": {"mlx": {"hcaHandles": 1}},
+                "hugepageLimits": [1, 2]}}
         });
-        assert_eq!((value, warnings.len()), (wanted, 6));
+        assert_eq!((value, warnings.len()), (wanted, 7));
     }
 
     #[test]

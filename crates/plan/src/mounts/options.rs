@@ -1,6 +1,7 @@
 //! The words of `mounts[].options`: config.md, Linux mount options; mount(8). What a word does to a mount, not how.
 
 use crate::labels;
+use crate::near::slips;
 use coracle_sys::{libc, mount::attr};
 use oci_spec::runtime::Mount;
 
@@ -110,8 +111,7 @@ pub(super) fn meant(word: &str) -> Option<String> {
     if ["readonly", "read-only", "read_only"].contains(&lower.as_str()) {
         return Some("ro".into());
     }
-    let near =
-        |known: &String| *known == lower || known.len() > 4 && strsim::osa_distance(known, &lower) == 1;
+    let near = |known: &String| slips(known, word) <= usize::from(known.len() > 4);
     known_options().into_iter().find(near)
 }
 
