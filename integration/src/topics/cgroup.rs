@@ -325,6 +325,7 @@ fn a_limit_without_its_controller_is_refused(ctx: &Ctx) -> Result {
                 !said.to_lowercase().contains("no such file or directory"),
                 "an engine takes it for a program: {said}"
             );
+            check!(ctx.kind != "coracle" || said.contains("remove the limit, or have"), "no way out: {said}");
         }
     }
     Ok(())

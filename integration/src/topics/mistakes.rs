@@ -145,7 +145,8 @@ mistakes! {
         "/mounts/-": {"destination": "/mnt", "type": "tmpfs", "options": "ro"} => "mounts[7].options: \"ro\" is not an array (config.md, Mounts); write [\"ro\"]";
         "/mounts/-": {"destination": "/mnt", "type": "tmpfs", "options": ["sise=1m"]} => "setting the option \"sise=1m\" of \"tmpfs\" on \"/mnt\" (the kernel says: tmpfs: Unknown parameter 'sise'): invalid argument (asked for by mounts[7])";
         "/mounts/-": {"destination": "/mnt", "type": "tmpfs", "options": ["size=lots"]} => "setting the option \"size=lots\" of \"tmpfs\" on \"/mnt\" (the kernel says: tmpfs: Bad value for 'size'): invalid argument (asked for by mounts[7])";
-        "/mounts/-": {"destination": "/mnt", "type": "overlay", "source": "overlay", "options": ["lowerdir=/no/such"]} => "mounts[7]";
+        "/mounts/-": {"destination": "/mnt", "type": "overlay", "source": "overlay", "options": ["lowerdir=/no/such"]} => "\"overlay\"", " on \"/mnt\"", ": no such file or directory (asked for by mounts[7])";
+        "/mounts/-": {"destination": "/mnt", "type": "overlay", "source": "overlay"} => "mounting a file system of type \"overlay\" from \"overlay\" on \"/mnt\" (it wants lowerdir, and upperdir only together with workdir, both on one file system; dmesg may have the kernel's reason): invalid argument (asked for by mounts[7])";
         "/mounts/-": {"destination": "/mnt", "type": "tmpfs", "options": ["ro\u{0}"]} => "mounts[7].options[0]: holds a NUL byte; remove it";
         "/mounts/-": {"destination": "/proc/sys/kernel", "type": "tmpfs"} => "mounts[7].destination: \"/proc/sys/kernel\" would hide part of /proc from the runtime and the container (CVE-2019-16884); mount it outside /proc, or mount proc there";
         "/mounts/-": {"destination": "/proc", "type": "tmpfs"} => "mounts[7].destination: \"/proc\" would hide part of /proc from the runtime and the container (CVE-2019-16884); mount it outside /proc, or mount proc there";

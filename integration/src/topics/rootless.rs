@@ -19,6 +19,7 @@ tests! {
     the_whole_life_of_a_container [Need::Unprivileged];
     a_created_container_is_entered [Need::Unprivileged];
     a_user_makes_its_container_likelier_to_be_killed [Need::Unprivileged];
+    rights_that_a_user_lacks_are_named [Need::Unprivileged, Need::Runtime("coracle")];
     what_nothing_holds_together_is_warned_of [Need::Unprivileged, Need::Runtime("coracle")];
     the_groups_of_others_are_not_seen [Need::Unprivileged];
     spec_rootless_runs_unedited [Need::Unprivileged];
@@ -72,6 +73,19 @@ fn a_created_container_is_entered(ctx: &Ctx) -> Result {
     ctx.exec(&container, &[], &["/probe", "exit", "0"])?.succeeded("exec before the start")?;
     container.start()?;
     check_eq!(container.status()?, "running", "status");
+    Ok(())
+}
+
+fn rights_that_a_user_lacks_are_named(ctx: &Ctx) -> Result {
+    for (place, value, right) in [
+        ("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": -5}), "CAP_SYS_NICE"),
+        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_RT", "priority": 0}), "CAP_SYS_NICE"),
+        ("/process/oomScoreAdj", json!(-1000), "CAP_SYS_RESOURCE"),
+    ] {
+        let mut bundle = ctx.waiting()?;
+        bundle.set(place, value);
+        ctx.refused(&bundle, &[right])?;
+    }
     Ok(())
 }
 
