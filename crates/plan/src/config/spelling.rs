@@ -41,17 +41,16 @@ const FREE: [&[u8]; 8] =
 /// configuration; broken JSON gives any answer.
 pub(super) fn doubtful(bytes: &[u8]) -> bool {
     let mut at = 0;
-    while let Some(quote) = memchr::memchr(b'"', &bytes[at..]) {
-        let begin = at + quote + 1;
-        let Some(end) = string_end(bytes, begin) else { return false };
-        let text = &bytes[begin..end];
-        at = end + 1;
-        if !bytes[at..].trim_ascii_start().starts_with(b":") {
-            continue;
-        }
-        if FREE.contains(&text) {
+    // From colon to colon: most strings of a profile are no names.
+    while let Some(colon) = memchr::memchr(b':', &bytes[at..]) {
+        let before = bytes[..at + colon].trim_ascii_end();
+        at += colon + 1;
+        // One within a string stands behind an escaped quotation mark at most.
+        let Some(text) = before.strip_suffix(b"\"").filter(|text| !text.ends_with(b"\\")) else { continue };
+        let name = &text[memchr::memrchr(b'"', text).map_or(0, |quote| quote + 1)..];
+        if FREE.contains(&name) {
             at = value_end(bytes, at);
-        } else if NAMES.binary_search_by(|name| name.as_bytes().cmp(text)).is_err() {
+        } else if NAMES.binary_search_by(|known| known.as_bytes().cmp(name)).is_err() {
             return true;
         }
     }
