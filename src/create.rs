@@ -153,7 +153,7 @@ pub(crate) fn run_image(
     let status = relay::wait(workload, &signals).map_err(|f| f.to_string());
     if !keep {
         match image.overlay {
-            Some(_) => crate::lifecycle::remove(global, &created.entry, true)?,
+            Some(_) => drop(crate::lifecycle::remove(global, &created.entry, true)?),
             None => {
                 let deleted = lifecycle::delete(&created.entry, true, &|_| Ok(plan.hooks.clone()));
                 crate::lifecycle::told(global, deleted)?;

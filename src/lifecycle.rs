@@ -1,6 +1,7 @@
 //! start, kill, stop, delete, pause, resume.
 
 use crate::cli::{Global, Outcome};
+use crate::image::Home;
 use clap::Args;
 use coracle_apply::failure::Failure;
 use coracle_apply::{lifecycle, notify};
@@ -52,7 +53,8 @@ pub(crate) fn start(global: &Global, args: &StartArgs) -> Outcome {
     let listening = listening.map_err(|f| f.to_string())?;
     lifecycle::start(&entry, &hooks).map_err(|f| {
         // runtime.md, Lifecycle, steps 7 and 9: a container whose hook failed is stopped, destroyed, and told poststop.
-        let destroyed = if f.origin.starts_with("hooks.") { remove(global, &entry, true) } else { Ok(()) };
+        let destroyed =
+            if f.origin.starts_with("hooks.") { remove(global, &entry, true).map(drop) } else { Ok(()) };
         crate::log::warnings(global, destroyed.err().as_slice());
         f.to_string()
     })?;
@@ -140,7 +142,7 @@ pub(crate) struct StopArgs {
 pub(crate) fn stop(global: &Global, StopArgs { time, id }: &StopArgs) -> Outcome {
     let entry = entry(global, id)?;
     let spec = spec(&entry)?;
-    let place = spec.as_ref().and_then(crate::image::place);
+    let home = spec.as_ref().and_then(Home::of);
     let annotations = spec.as_ref().and_then(|spec| spec.annotations().as_ref());
     let wanted = annotations.and_then(|all| all.get(STOP_SIGNAL)).map_or("SIGTERM", |signal| signal);
     let signal = number(wanted).ok().filter(|n| *n != 0).unwrap_or_else(|| {
@@ -165,7 +167,7 @@ pub(crate) fn stop(global: &Global, StopArgs { time, id }: &StopArgs) -> Outcome
             }
         }
     }
-    place.map_or(Ok(()), |place| crate::image::ended(global, &place)).map(|()| 0)
+    home.map_or(Ok(()), |home| home.ended(global)).map(|()| 0)
 }
 
 /// Delete a container
@@ -182,21 +184,25 @@ pub(crate) struct DeleteArgs {
 pub(crate) fn delete(global: &Global, args: &DeleteArgs) -> Outcome {
     each(global, &args.which, |id| match Entry::open(&global.state_root(), id) {
         Err(Error::Missing(_)) if args.force => Ok(()),
-        other => remove(global, &other.map_err(|e| e.to_string())?, args.force),
+        other => {
+            let home = remove(global, &other.map_err(|e| e.to_string())?, args.force)?;
+            home.map_or(Ok(()), |home| home.ended(global))
+        }
     })
 }
 
-/// Removes a container; and, of one that was made from an image, its writable layer.
-pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<(), String> {
-    let place = std::cell::Cell::new(None);
+/// Removes a container; and, of one that was made from an image, its writable layer, and tells where that was.
+pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<Option<Home>, String> {
+    let home = std::cell::Cell::new(None);
     let hooks = |entry: &Entry| {
         let spec = spec(entry).map_err(Failure::says)?;
-        place.set(spec.as_ref().and_then(crate::image::place));
+        home.set(spec.as_ref().and_then(Home::of));
         Ok(hooks_of(spec.as_ref()))
     };
     let deleted = lifecycle::delete(entry, force, &hooks);
-    let made = place.take().map_or(Ok(()), |place| crate::image::forget(&place));
-    told(global, deleted).and(made)
+    let home = home.take();
+    let made = home.as_ref().map_or(Ok(()), Home::forget);
+    told(global, deleted).and(made).map(|()| home)
 }
 
 /// runtime.md, Lifecycle, step 13: that a poststop hook failed is a warning.

@@ -30,7 +30,7 @@ use wishes::WishArgs;
 pub(crate) use inspect::inspect;
 pub(crate) use output::Aside;
 pub(crate) use refused::instead;
-pub(crate) use run::{ended, forget, place, run};
+pub(crate) use run::{Home, run};
 pub(crate) use store::{images, pull_image, rmi};
 pub(crate) use unpack::unpack;
 

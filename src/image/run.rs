@@ -15,7 +15,7 @@ use coracle_image::front::{self, Order};
 use coracle_image::limits::Limits;
 use coracle_image::reference::Reference;
 use coracle_image::source::{Image, Source, split_location};
-use coracle_image::store::{Store, containers};
+use coracle_image::store::{Container, Store, containers};
 use coracle_plan::inputs::Overlay;
 use coracle_plan::oci::Spec;
 use coracle_plan::steps::PROGRAM;
@@ -23,6 +23,7 @@ use coracle_state::Entry;
 use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Run a container from an image in one step: also as run --image
 #[derive(Args)]
@@ -121,13 +122,13 @@ pub(crate) fn run(global: &Global, args: &RunArgs) -> Outcome {
 
 fn run_one(global: &Global, args: &RunArgs) -> Outcome {
     let store = args.store.open()?;
-    sweep(global, &store)?;
     let id = args.name.clone().map_or_else(|| made_up(&args.image), Ok)?;
     coracle_state::check_id(&id).map_err(|e| e.to_string())?;
     if args.net()? == "pasta" {
         network::find()?;
     }
-    await_death(global, &store, &id)?;
+    // A directory without a container may be of a command that was killed, whose last process is still going.
+    settled(global, &store, &id, Duration::from_secs(1))?;
     let place = store.reserve(&id).map_err(|e| e.to_string())?;
     let outcome = prepared(global, args, &store, &id, &place.path);
     // What did not come to be a container leaves nothing.
@@ -136,18 +137,6 @@ fn run_one(global: &Global, args: &RunArgs) -> Outcome {
         front::forget(&store, &id).map_err(|e| e.to_string())?;
     }
     outcome
-}
-
-/// A directory without a container may be of a command that was killed, whose last process is still going.
-fn await_death(global: &Global, store: &Store, id: &str) -> Result<(), String> {
-    for _ in 0..20 {
-        if !store.container_path(id).exists() || Entry::open(&global.state_root(), id).is_ok() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        sweep(global, store)?;
-    }
-    Ok(())
 }
 
 fn prepared(global: &Global, args: &RunArgs, store: &Store, id: &str, bundle: &Path) -> Outcome {
@@ -298,32 +287,71 @@ const INITS: [&str; 7] = [
 /// Its place in the container.
 const INIT: &str = "/run/coracle-init";
 
-/// Where the container of a configuration has its directory, when it was made from an image.
-pub(crate) fn place(spec: &Spec) -> Option<PathBuf> {
-    spec.annotations().as_ref()?.get(front::PLACE).map(PathBuf::from)
+/// Where a container that was made from an image lies.
+pub(crate) struct Home {
+    store: PathBuf,
+    id: String,
 }
 
-/// Removes the directory of a container that is no more, unless the command that made it still holds it and will.
-pub(crate) fn forget(place: &Path) -> Result<(), String> {
-    let Some((store, id)) = containers::of_bundle(place) else { return Ok(()) };
-    clear(&Store::open(&store).map_err(|e| e.to_string())?, Some(&id))
+/// How long whoever else is at work on a container that goes may take.
+const REMOVAL: Duration = Duration::from_secs(10);
+
+impl Home {
+    /// That of a configuration's container; `None`: it was not made from an image, or has been removed.
+    pub(crate) fn of(spec: &Spec) -> Option<Home> {
+        let place = spec.annotations().as_ref()?.get(front::PLACE)?;
+        containers::of_bundle(Path::new(place)).map(|(store, id)| Home { store, id })
+    }
+
+    fn open(&self) -> Result<Store, String> {
+        Store::open(&self.store).map_err(|e| e.to_string())
+    }
+
+    /// Removes the directory of a container that is no more, unless the command that made it still holds it and will.
+    pub(crate) fn forget(&self) -> Result<(), String> {
+        clear(&self.open()?, Some(&self.id))
+    }
+
+    /// Removes a container that was to go with its program, now that this has ended, or what is left of one; any other
+    /// stays. Its name is free then, unless somebody is at work on it for longer than [`REMOVAL`].
+    pub(crate) fn ended(&self, global: &Global) -> Result<(), String> {
+        settled(global, &self.open()?, &self.id, REMOVAL)
+    }
 }
 
-/// Removes a container that was to go with its program, now that this has ended; any other stays.
-pub(crate) fn ended(global: &Global, place: &Path) -> Result<(), String> {
-    let Some((store, _)) = containers::of_bundle(place) else { return Ok(()) };
-    sweep(global, &Store::open(&store).map_err(|e| e.to_string())?)
+/// Sweeps until nothing of a container goes any more. Not only once: whoever else sweeps passes over what somebody else has
+/// in hand, and is not done with it when this returns.
+fn settled(global: &Global, store: &Store, id: &str, patience: Duration) -> Result<(), String> {
+    let end = Instant::now() + patience;
+    sweep(global, store)?;
+    while going(store, id) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+        sweep(global, store)?;
+    }
+    Ok(())
+}
+
+/// Whether there is a directory of that name that will not stay.
+fn going(store: &Store, id: &str) -> bool {
+    store.container_path(id).exists()
+        && store.noted(id).is_none_or(|container| {
+            Entry::open(&container.state, id).is_err() || passed(store, &container).is_some()
+        })
+}
+
+/// The state of a container that was to go with its program, if this has ended.
+fn passed(store: &Store, container: &Container) -> Option<Entry> {
+    let entry = Entry::open(&container.state, &container.id).ok()?;
+    let record = entry.record().ok()?;
+    let ended = || coracle_apply::lifecycle::status(&entry, &record).is_ok_and(|(s, _)| s == "stopped");
+    let own = container.remove && record.bundle == store.container_path(&container.id) && ended();
+    own.then_some(entry)
 }
 
 /// Removes what interrupted commands have left in a store, and what was to go with its program.
 pub(crate) fn sweep(global: &Global, store: &Store) -> Result<(), String> {
     for container in store.passing().map_err(|e| e.to_string())? {
-        let Ok(entry) = Entry::open(&container.state, &container.id) else { continue };
-        let own = entry.record().is_ok_and(|record| {
-            let ended = coracle_apply::lifecycle::status(&entry, &record).is_ok_and(|(s, _)| s == "stopped");
-            ended && record.bundle == store.container_path(&container.id)
-        });
-        if own {
+        if let Some(entry) = passed(store, &container) {
             // Best effort: someone else may be sweeping too.
             let _ = crate::lifecycle::remove(global, &entry, true);
         }

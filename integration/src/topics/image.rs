@@ -35,6 +35,7 @@ tests! {
     the_whole_life_of_a_container_from_an_image [OURS];
     an_image_in_use_keeps_its_layers [OURS];
     an_image_says_how_it_is_stopped [OURS];
+    what_has_ended_leaves_its_name [OURS];
     an_unknown_user_keeps_what_was_unpacked [OURS];
     runs_removals_and_deaths_at_once [OURS];
     host_directories_are_bound [OURS];
@@ -315,6 +316,27 @@ fn an_image_says_how_it_is_stopped(ctx: &Ctx) -> Result {
     call(ctx, &["delete", &id])?.succeeded("delete").map(drop)
 }
 
+/// Another command may just have the container in hand: when stop or delete returns, its name is free all the same.
+fn what_has_ended_leaves_its_name(ctx: &Ctx) -> Result {
+    let (image, id) = (Layout::new(ctx, "image")?.finish(&json!({"Cmd": ["/bin/sleep", "100"]}))?, ctx.id());
+    let kinds: [(&[&str], &[&str]); 2] =
+        [(&["--rm"], &["stop", "--time", "0"]), (&[], &["delete", "--force"])];
+    for (more, words) in kinds {
+        run(ctx, &[&[&*image, "-d", "--name", &id], more].concat())?.succeeded("run --image")?;
+        let _stopped = Container::named(ctx, id.clone(), &ctx.dir);
+        let held = fs::File::open(store(ctx).join("containers").join(&id))?;
+        rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive)?;
+        let mut ends = command(ctx, &[words, &[&*id]].concat()).stdin(Stdio::null()).spawn()?;
+        sleep(Duration::from_millis(300));
+        let early = ends.try_wait()?;
+        drop(held);
+        check!(ends.wait()?.success(), "{words:?}");
+        check!(early.is_none(), "{words:?} returned while the container was in another's hands");
+        check_eq!(kept(ctx, "containers")?.len(), 0, "containers after {words:?}");
+    }
+    Ok(())
+}
+
 /// What was unpacked is not unpacked again when only the user was wrong; nor taken for whole before.
 fn an_unknown_user_keeps_what_was_unpacked(ctx: &Ctx) -> Result {
     let wrong = json!({"Cmd": ["/bin/sh", "-c", "id -u; exit 3"], "User": "nobody-knows"});
@@ -407,11 +429,13 @@ fn runs_removals_and_deaths_at_once(ctx: &Ctx) -> Result {
     let removes = |_| gives(&["rmi", "--all"], 0);
     let lists = |_| gives(&["images"], 0);
     let stays = |_| {
-        // What it would be read from, the container keeps open.
+        // A file, for a pipe would stay open as long as the container.
+        let told = dir.join("told");
+        let file = fs::File::create(&told).map_err(|e| e.to_string())?;
         let mut run = command(&["run", "--image", &sleeper, "-d", "--rm", "--name", &id]);
-        match run.stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        match run.stdout(Stdio::null()).stderr(file).status() {
             Ok(status) if status.success() => gives(&["stop", "--time", "0", &id], 0),
-            other => Err(format!("run -d gives {other:?}")),
+            other => Err(format!("run -d gives {other:?}: {:?}", fs::read_to_string(&told))),
         }
     };
     let dies = |times: u64| {

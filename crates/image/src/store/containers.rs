@@ -176,10 +176,11 @@ impl Store {
 
     /// All whole containers.
     pub fn containers(&self) -> Result<Vec<Container>> {
-        Ok(self.names()?.iter().filter_map(|id| self.read_note(id)).collect())
+        Ok(self.names()?.iter().filter_map(|id| self.noted(id)).collect())
     }
 
-    fn read_note(&self, id: &str) -> Option<Container> {
+    /// What a container needs; `None`: it is not whole, or not there.
+    pub fn noted(&self, id: &str) -> Option<Container> {
         let bytes = std::fs::read(self.container_path(id).join(NOTE)).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
@@ -211,7 +212,7 @@ impl Store {
                 continue;
             }
             let Some(lock) = lock(&self.container_path(&name))? else { continue };
-            if self.read_note(&name).is_none_or(|c| !exists(&c.state, &name)) {
+            if self.noted(&name).is_none_or(|c| !exists(&c.state, &name)) {
                 left.push(Claimed { name, _lock: lock });
             }
         }

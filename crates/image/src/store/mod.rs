@@ -14,6 +14,7 @@ pub mod containers;
 mod garbage;
 pub mod layers;
 
+pub use containers::Container;
 pub use garbage::Removed;
 
 use crate::digest::Digest;
