@@ -177,6 +177,11 @@ fn process(args: &ExecArgs, spec: &Spec) -> Result<(Process, Vec<String>), Strin
     if let Some(cwd) = args.cwd.as_ref().filter(|cwd| !cwd.is_absolute()) {
         return Err(format!("--cwd {cwd:?} is not an absolute path; write it from the root, such as /"));
     }
+    if let Some(line) = args.env.iter().find(|line| !coracle_plan::names_a_variable(line)) {
+        return Err(format!(
+            "--env {line:?} is not NAME=VALUE; write a name, = and its value, which may be empty"
+        ));
+    }
     let mut process = spec.process().clone().ok_or(
         "the container's config.json has no process, which the flags could change; give one with --process",
     )?;

@@ -34,5 +34,5 @@ pub use limits::{memory_policy_features, rlimit_name, rlimit_names};
 pub use mounts::{known_options, namespace_kinds};
 pub use oci_spec::runtime as oci;
 pub use order::{exec, plan};
-pub use process::{program, startable};
+pub use process::{names_a_variable, program, startable};
 pub use seccomp::{libseccomp_version, seccomp_features, seccomp_key};

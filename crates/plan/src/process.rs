@@ -36,6 +36,11 @@ fn environment(list: &[String]) -> Vec<(usize, &str)> {
     out
 }
 
+/// Whether a line of an environment is a name, = and a value: environ(7).
+pub fn names_a_variable(line: &str) -> bool {
+    line.find('=').is_some_and(|at| at > 0)
+}
+
 /// The program of a process, with what is added to its environment.
 pub fn program(process: &Process, added: &[String], found: &mut Findings) -> Program {
     let args = process.args().as_deref().unwrap_or(&[]);
@@ -53,6 +58,14 @@ pub fn program(process: &Process, added: &[String], found: &mut Findings) -> Pro
         .map(|(i, a)| found.cstring(&format!("process.args[{i}]"), a.as_str()))
         .collect();
     let given = process.env().as_deref().unwrap_or(&[]);
+    for (i, line) in given.iter().enumerate().filter(|(_, line)| !names_a_variable(line)) {
+        found.problem(
+            format!("process.env[{i}]"),
+            format!("{line:?} is not NAME=VALUE"),
+            SECTION,
+            "write a name, = and its value, which may be empty",
+        );
+    }
     let all = [given, added].concat();
     let env = environment(&all);
     let env = env.into_iter().map(|(i, e)| found.cstring(&format!("process.env[{i}]"), e)).collect();
@@ -73,8 +86,8 @@ mod tests {
 
     #[test]
     fn the_last_value_of_a_name_counts() {
-        let list = ["A=1", "B=2", "A=3", "HOME=/x", "HOME=", "plain"].map(str::to_owned);
+        let list = ["A=1", "B=2", "A=3", "HOME=/x", "HOME="].map(str::to_owned);
         let kept: Vec<&str> = environment(&list).into_iter().map(|(_, line)| line).collect();
-        assert_eq!(kept, ["B=2", "A=3", "plain"]);
+        assert_eq!(kept, ["B=2", "A=3"]);
     }
 }

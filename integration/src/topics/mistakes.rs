@@ -174,6 +174,8 @@ mistakes! {
         "/process/args": ["/etc/passwd"] => "process.args[0]: its mode 0644 lets nobody execute it (chmod +x does): exec: \"/etc/passwd\": permission denied";
         "/process/args": ["sh", "a\u{0}b"] => "process.args[1]: holds a NUL byte; remove it";
         "/process/env": ["A=1", "B=\u{0}"] => "process.env[1]: holds a NUL byte; remove it";
+        "/process/env": ["=C"] => "process.env[0]: \"=C\" is not NAME=VALUE (config.md, Process); write a name, = and its value, which may be empty";
+        "/process/env": ["A=", "B"] => "process.env[1]: \"B\" is not NAME=VALUE (config.md, Process); write a name, = and its value, which may be empty";
         "/process/env": {"A": "1"} => "process.env: {\"A\":\"1\"} is not an array (config.md, Process); write [\"A=1\"]";
         "/process/cwd": "srv" => "process.cwd: \"srv\" is not an absolute path (config.md, Process); write it from the root, such as /";
         "/process/cwd": null => "process.cwd: is missing (config.md, Process); add it";
@@ -537,6 +539,10 @@ fn states(ctx: &Ctx) -> Result {
     said(
         "exec --cwd nope ID true",
         &["--cwd \"nope\" is not an absolute path; write it from the root, such as /"],
+    )?;
+    said(
+        "exec --env A ID true",
+        &["--env \"A\" is not NAME=VALUE; write a name, = and its value, which may be empty"],
     )?;
     said(
         "exec -t -d ID true",
