@@ -100,11 +100,11 @@ pub fn process(bytes: &[u8]) -> Result<(Process, Vec<String>), Refusal> {
     Ok((around.process, warnings))
 }
 
-/// `linux.resources` with its names as the specification has them.
-pub(crate) fn resources(value: &Value) -> Value {
+/// `linux.resources` with its names as the specification has them, and what must be said of that.
+pub(crate) fn resources(value: &Value) -> (Value, Vec<String>) {
     let mut value = value.clone();
-    spelling::amend(&mut value, "linux.resources");
-    value
+    let amended = spelling::amend(&mut value, "linux.resources");
+    (value, amended.warnings)
 }
 
 /// oci-spec reads an absent `pids.limit` as 0, which is a limit (config-linux.md, PIDs).

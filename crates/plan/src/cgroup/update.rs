@@ -20,7 +20,8 @@ pub fn update(
     systemd: Option<&Systemd>,
 ) -> Result<Update, Refusal> {
     let mut found = Findings::default();
-    let new = config::resources(new);
+    let (new, amended) = config::resources(new);
+    found.warnings = amended;
     let (old, new) = (object(old), object(&new));
     let mut change = meant(&new);
     let mut limits = old.clone();
@@ -181,6 +182,14 @@ mod tests {
         assert_eq!(
             of(json!({}), json!({"CPU": {"Cpus": "1"}, "unified": {"memory.high": "9"}})).0,
             "cpuset.cpus=1 memory.high=9"
+        );
+        let told = update(&json!({}), &json!({"cpu": {"Cpus": "1", "cups": "1"}}), CgroupMode::Unified, None);
+        assert_eq!(
+            told.expect("an update").warnings,
+            [
+                "linux.resources.cpu.Cpus: is taken for \"cpus\", as the specification has it",
+                "linux.resources.cpu.cups: the specification has no such property (config.md, Extensibility); left out: is \"cpus\" meant?",
+            ]
         );
         let device = |rate: u64| json!({"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": rate}]}});
         let (writes, limits) = of(device(1), device(2));
