@@ -303,19 +303,20 @@ impl Home {
         containers::of_bundle(Path::new(place)).map(|(store, id)| Home { store, id })
     }
 
-    fn open(&self) -> Result<Store, String> {
-        Store::open(&self.store).map_err(|e| e.to_string())
+    /// A configuration may name what is none: then there is nothing of ours.
+    fn store(&self) -> Result<Option<Store>, String> {
+        Store::existing(&self.store).map_err(|e| e.to_string())
     }
 
     /// Removes the directory of a container that is no more, unless the command that made it still holds it and will.
     pub(crate) fn forget(&self) -> Result<(), String> {
-        clear(&self.open()?, Some(&self.id))
+        self.store()?.map_or(Ok(()), |store| clear(&store, Some(&self.id)))
     }
 
     /// Removes a container that was to go with its program, now that this has ended, or what is left of one; any other
     /// stays. Its name is free then, unless somebody is at work on it for longer than [`REMOVAL`].
     pub(crate) fn ended(&self, global: &Global) -> Result<(), String> {
-        settled(global, &self.open()?, &self.id, REMOVAL)
+        self.store()?.map_or(Ok(()), |store| settled(global, &store, &self.id, REMOVAL))
     }
 }
 

@@ -26,7 +26,7 @@ impl StoreArgs {
     /// The store, if it has been made.
     pub(super) fn existing(&self) -> coracle_image::Result<Option<Store>> {
         let path = self.store.clone().map_or_else(Store::usual, Ok)?;
-        path.join("images/oci-layout").exists().then(|| Store::open(&path)).transpose()
+        Store::existing(&path)
     }
 
     pub(crate) fn open(&self) -> Result<Store, String> {
@@ -147,9 +147,11 @@ pub(crate) struct ImagesArgs {
 
 /// `coracle images`.
 pub(crate) fn images(global: &Global, args: &ImagesArgs) -> Outcome {
-    let store = args.store.open()?;
-    super::run::sweep(global, &store)?;
-    let all = store.images().map_err(|e| e.to_string())?;
+    let said = |e: coracle_image::Error| e.to_string();
+    let store = args.store.existing().map_err(said)?;
+    let listed =
+        store.map(|store| super::run::sweep(global, &store).and_then(|()| store.images().map_err(said)));
+    let all = listed.transpose()?.unwrap_or_default();
     if args.format == "json" {
         let all: Vec<_> = all
             .iter()
@@ -190,22 +192,27 @@ pub(crate) struct RmiArgs {
     store: StoreArgs,
 }
 
-/// `coracle rmi`: names, then whatever nothing needs any more.
+/// `coracle rmi`: bundles, then names, then whatever nothing needs any more.
 pub(crate) fn rmi(global: &Global, args: &RmiArgs) -> Outcome {
-    let store = args.store.open()?;
     let said = |e: coracle_image::Error| e.to_string();
-    let mut names = args.images.clone();
-    if args.all {
-        names = store.images().map_err(said)?.into_iter().map(|i| i.digest.to_string()).collect();
-        names.dedup();
-    }
-    let mut failed = None;
-    let is_path = |name: &&String| name.starts_with(['.', '/']);
-    for bundle in names.iter().filter(is_path).map(Path::new) {
+    let (bundles, mut names): (Vec<&String>, Vec<&String>) =
+        args.images.iter().partition(|name| name.starts_with(['.', '/']));
+    for bundle in bundles.into_iter().map(Path::new) {
         unused(global, bundle)?;
         front::remove_bundle(bundle).map_err(said)?;
     }
-    for name in names.iter().filter(|n| !is_path(n)) {
+    let Some(store) = args.store.existing().map_err(said)? else {
+        let gone = |name: &&String| {
+            format!("there is no image {} in the store, which is not there itself", name.escape_debug())
+        };
+        return names.first().map_or(Ok(0), |name| Err(gone(name)));
+    };
+    let all = if args.all { store.images().map_err(said)? } else { Vec::new() };
+    let mut all: Vec<String> = all.into_iter().map(|i| i.digest.to_string()).collect();
+    all.dedup();
+    names.extend(&all);
+    let mut failed = None;
+    for name in names {
         match store.forget(name) {
             Ok(gone) => gone.iter().for_each(|n| crate::inspect::print(&format!("removed {n}\n"))),
             // With --all, one image's other names are gone already.

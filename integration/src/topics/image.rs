@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, Stdio},
     thread::sleep,
@@ -49,6 +50,7 @@ tests! {
     an_image_cannot_steer_the_runtime [OURS];
     what_cannot_run_leaves_nothing [OURS];
     nobody_else_looks_into_bundles_and_stores [OURS];
+    a_directory_that_is_no_store_stays_as_it_is [OURS];
     as_a_user_an_unpacked_image_runs_unedited [OURS, Need::Unprivileged];
     as_a_user_runc_runs_an_unpacked_image_unedited [OURS, Need::Unprivileged, Need::File(RUNC), Need::File(SCRIPT)];
     as_a_user_crun_runs_an_unpacked_image_unedited [OURS, Need::Unprivileged, Need::File(CRUN), Need::File(SCRIPT)];
@@ -214,7 +216,7 @@ fn a_user_of_the_image_passes_through_its_root(ctx: &Ctx) -> Result {
     // One that a layer names is as it says.
     let named = ctx.dir.join("named");
     fs::create_dir(&named)?;
-    fs::set_permissions(&named, std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    fs::set_permissions(&named, fs::Permissions::from_mode(0o711))?;
     std::os::unix::fs::chown(&named, Some(3), Some(4))?;
     layout.tar(&named, "--numeric-owner")?;
     let image = layout.finish(&json!({"Cmd": ["/bin/stat", "-c", "%a %u %g", "/"], "User": "user"}))?;
@@ -674,12 +676,39 @@ fn an_image_cannot_steer_the_runtime(ctx: &Ctx) -> Result {
     Ok(())
 }
 
+/// Nobody means to hide a directory from all others who mistypes the name of a store; and who only looks makes none.
+fn a_directory_that_is_no_store_stays_as_it_is(ctx: &Ctx) -> Result {
+    let image = Layout::new(ctx, "image")?.finish(&json!({"Cmd": ["/bin/true"]}))?;
+    let srv = ctx.dir.join("srv");
+    fs::create_dir(&srv)?;
+    fs::write(srv.join("letter"), "")?;
+    fs::set_permissions(&srv, fs::Permissions::from_mode(0o755))?;
+    let refused = run(ctx, &[&*image, "--rm", "--store", "srv"])?;
+    check_eq!(refused.code, 125, "run --store srv");
+    check!(refused.stderr().contains("is no store of images, and letter lies in it"), "{}", refused.stderr());
+    let listed = call(ctx, &["images", "--store", "srv"])?.succeeded("images")?;
+    check_eq!(listed.stdout().lines().count(), 1, "lines of {}", listed.stdout());
+    let names = fs::read_dir(&srv)?.count();
+    check_eq!((names, fs::metadata(&srv)?.permissions().mode() & 0o777), (1, 0o755), "srv");
+    call(ctx, &["images", "--store", "nowhere"])?.succeeded("images")?;
+    let removed = call(ctx, &["rmi", "--store", "nowhere", "busybox"])?;
+    check!(
+        removed.code != 0 && removed.stderr().contains("there is no image busybox"),
+        "{}",
+        removed.stderr()
+    );
+    check!(!ctx.dir.join("nowhere").exists(), "a store was made by a look");
+    // One whose making was interrupted is made to the end.
+    fs::create_dir_all(ctx.dir.join("begun/images"))?;
+    run(ctx, &[&*image, "--rm", "--store", "begun"])?.succeeded("run --store begun").map(drop)
+}
+
 /// CVE-2021-41103: root file systems hold set-id programs. Whatever the umask, and whatever the directory was before.
 fn nobody_else_looks_into_bundles_and_stores(ctx: &Ctx) -> Result {
     let image = image(ctx, "sleep 100")?;
     let there = ctx.dir.join("there");
     fs::create_dir_all(&there)?;
-    fs::set_permissions(&there, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    fs::set_permissions(&there, fs::Permissions::from_mode(0o777))?;
     let id = ctx.id();
     let _stopped = container::Container::named(ctx, id.clone(), &ctx.dir);
     for words in [
@@ -879,7 +908,7 @@ fn a_detached_container_lets_go_of_its_caller(ctx: &Ctx) -> Result {
     container::until("its own output is kept", || {
         Ok((fs::read_to_string(&file).unwrap_or_default() == "said\nwrong\n").then_some(()))
     })?;
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file)?.permissions());
+    let mode = fs::metadata(&file)?.permissions().mode();
     check_eq!(mode & 0o777, 0o600, "mode of the file");
     call(ctx, &["delete", "--force", &id])?.succeeded("delete")?;
     check_eq!(fs::read_dir(store(ctx).join("containers"))?.count(), 0, "containers left");

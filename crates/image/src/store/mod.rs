@@ -59,6 +59,21 @@ pub struct Stored {
     pub bytes: u64,
 }
 
+/// What is written last of a new store.
+const LAYOUT: &str = "images/oci-layout";
+
+/// Something in a directory that is no part of a store, nor of a file system's own.
+fn strange(path: &Path) -> std::io::Result<Option<std::ffi::OsString>> {
+    const OWN: [&str; 8] =
+        ["images", "partial", "layers", "containers", "lock", "index.lock", "containers.lock", "lost+found"];
+    let list = match std::fs::read_dir(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let names = list.flatten().map(|entry| entry.file_name());
+    Ok(names.into_iter().find(|name| !OWN.iter().any(|own| name == own)))
+}
+
 impl Store {
     /// Where the caller's store is: $CORACLE_STORE, else /var/lib/coracle for root, else $XDG_DATA_HOME/coracle.
     /// Errors: no home directory.
@@ -77,23 +92,38 @@ impl Store {
         }
     }
 
+    /// The caller's store at this path, if it has been made.
+    pub fn existing(path: &Path) -> Result<Option<Self>> {
+        path.join(LAYOUT).exists().then(|| Store::open(path)).transpose()
+    }
+
     /// Opens a store, and makes it if it is not there. Nobody else may look into it: root file systems hold set-id
-    /// programs (CVE-2021-41103).
+    /// programs (CVE-2021-41103). Errors: the directory holds something else, which others may have to look into.
     pub fn open(path: &Path) -> Result<Self> {
         let doing = || format!("open store {}", path.display());
         let path = std::path::absolute(path).doing(doing)?;
+        if !path.join(LAYOUT).exists() {
+            if let Some(name) = strange(&path).doing(doing)? {
+                fail!(
+                    Usage,
+                    "{} is no store of images, and {} lies in it: a store has a directory of its own, which may not exist yet",
+                    path.display(),
+                    name.to_string_lossy().escape_debug()
+                );
+            }
+        }
         for part in ["", "images/blobs/sha256", "partial", "layers", "containers"] {
             DirBuilder::new().recursive(true).mode(0o700).create(path.join(part)).doing(doing)?;
         }
         let dir: OwnedFd = std::fs::OpenOptions::new().read(true).open(&path).doing(doing)?.into();
         fs::fchmod(dir.as_fd(), 0o700).doing(doing)?;
         let store = Self { path, dir };
-        if !store.images_path().join("oci-layout").exists() {
+        if !store.path.join(LAYOUT).exists() {
             let _hold = store.hold()?;
             let _lock = store.lock(INDEX_LOCK, libc::LOCK_EX)?;
             // Whoever was here first may have pulled something already.
             store.replace("images/index.json", br#"{"schemaVersion":2,"manifests":[]}"#, true)?;
-            store.replace("images/oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, true)?;
+            store.replace(LAYOUT, br#"{"imageLayoutVersion":"1.0.0"}"#, true)?;
         }
         Ok(store)
     }
