@@ -358,6 +358,7 @@ mistakes! {
         "/linux/maskedPaths": ["/a\u{0}b"] => "linux.maskedPaths[0]: holds a NUL byte; remove it";
         "/linux/maskedPaths": "/proc/kcore" => "linux.maskedPaths: \"/proc/kcore\" is not an array (config-linux.md, Masked Paths); write [\"/proc/kcore\"]";
         "/linux/cgroupsPath": "/a/../.." => "linux.cgroupsPath: \"/a/../..\" is the root of all groups (config-linux.md, Control groups); name a group below it";
+        "/linux/cgroupsPath": "/a\u{0}b" => "linux.cgroupsPath: holds a NUL byte; remove it";
         "/linux/cgroupsPath": "/" => "linux.cgroupsPath: \"/\" is the root of all groups (config-linux.md, Control groups); name a group below it";
         "/linux/cgroupsPath": (format!("/{}", "n".repeat(256))) => "linux.cgroupsPath: it has 257 bytes, and 256 between two slashes (config-linux.md, Control groups); write at most 4000, and 255 between two slashes";
         "/linux/cgroupsPath": 7 => "linux.cgroupsPath: 7 is not a string (config-linux.md, Control groups); write a string";

@@ -101,16 +101,12 @@ pub(crate) fn home(root: BorrowedFd, program: &Program, uid: u32) -> Option<CStr
     CString::new([b"HOME=".as_slice(), found.map_or(b"/".as_slice(), |f| f[5])].concat()).ok()
 }
 
-/// Becomes the workload.
+/// Becomes the workload. Where it does not, the line goes where the program would have written, and is word for word runc's, hint
+/// or none: callers compare it.
 pub(crate) fn exec(path: &CStr, program: &Program, home: Option<CString>) -> Failure {
     let env: Vec<CString> = program.env.iter().cloned().chain(home).collect();
     let errno = process::execve(path, &program.argv, &env);
-    let hint = match errno {
-        Errno::ENOENT => "the interpreter of its #! line, or its ELF loader, is not in the container: ",
-        Errno::ENOEXEC => "it is neither a script with a #! line nor a program for this machine: ",
-        _ => "",
-    };
-    Failure::errno(format!("{hint}exec {}", path.to_bytes().escape_ascii()), errno)
+    Failure::errno(format!("exec {}", path.to_bytes().escape_ascii()), errno)
 }
 
 #[cfg(test)]

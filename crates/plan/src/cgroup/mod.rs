@@ -130,6 +130,7 @@ fn words(asked: &str, at: &str, found: &mut Findings) -> String {
         }
     }
     let path: String = words.iter().map(|word| format!("/{word}")).collect();
+    found.cstring(at, path.as_str());
     let longest = words.iter().map(|word| word.len()).max().unwrap_or_default();
     if longest > NAME_BYTES || path.len() > PATH_BYTES {
         found.problem(
