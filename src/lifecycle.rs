@@ -142,7 +142,8 @@ pub(crate) struct StopArgs {
 pub(crate) fn stop(global: &Global, StopArgs { time, id }: &StopArgs) -> Outcome {
     let entry = entry(global, id)?;
     let spec = spec(&entry)?;
-    let home = spec.as_ref().and_then(Home::of);
+    let record = entry.record().map_err(|e| e.to_string())?;
+    let home = spec.as_ref().and_then(|spec| Home::of(spec, &record));
     let annotations = spec.as_ref().and_then(|spec| spec.annotations().as_ref());
     let wanted = annotations.and_then(|all| all.get(STOP_SIGNAL)).map_or("SIGTERM", |signal| signal);
     let signal = number(wanted).ok().filter(|n| *n != 0).unwrap_or_else(|| {
@@ -152,7 +153,6 @@ pub(crate) fn stop(global: &Global, StopArgs { time, id }: &StopArgs) -> Outcome
         );
         coracle_sys::libc::SIGTERM
     });
-    let record = entry.record().map_err(|e| e.to_string())?;
     if let Some(init) = record.init().map_err(|e| e.to_string())? {
         let patience = i32::try_from(u64::from(*time) * 1000).unwrap_or(i32::MAX);
         for (signal, patience) in [(signal, patience), (coracle_sys::libc::SIGKILL, DEATH)] {
@@ -196,7 +196,8 @@ pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<Opti
     let home = std::cell::Cell::new(None);
     let hooks = |entry: &Entry| {
         let spec = spec(entry).map_err(Failure::says)?;
-        home.set(spec.as_ref().and_then(Home::of));
+        let record = entry.record().map_err(|e| Failure::says(e.to_string()))?;
+        home.set(spec.as_ref().and_then(|spec| Home::of(spec, &record)));
         Ok(hooks_of(spec.as_ref()))
     };
     let deleted = lifecycle::delete(entry, force, &hooks);

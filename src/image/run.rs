@@ -19,7 +19,7 @@ use coracle_image::store::{Container, Store, containers};
 use coracle_plan::inputs::Overlay;
 use coracle_plan::oci::Spec;
 use coracle_plan::steps::PROGRAM;
-use coracle_state::Entry;
+use coracle_state::{Entry, Record};
 use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -297,10 +297,12 @@ pub(crate) struct Home {
 const REMOVAL: Duration = Duration::from_secs(10);
 
 impl Home {
-    /// That of a configuration's container; `None`: it was not made from an image, or has been removed.
-    pub(crate) fn of(spec: &Spec) -> Option<Home> {
+    /// That of a container; `None`: it was not made from an image, or has been removed. Its annotation counts where its
+    /// bundle is there, too: others write annotations, and what lies at any other place is not this container's to remove.
+    pub(crate) fn of(spec: &Spec, record: &Record) -> Option<Home> {
         let place = spec.annotations().as_ref()?.get(front::PLACE)?;
-        containers::of_bundle(Path::new(place)).map(|(store, id)| Home { store, id })
+        let own = Some(&record.bundle).filter(|bundle| *bundle == Path::new(place))?;
+        containers::of_bundle(own).map(|(store, id)| Home { store, id })
     }
 
     /// A configuration may name what is none: then there is nothing of ours.

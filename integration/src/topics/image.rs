@@ -51,6 +51,8 @@ tests! {
     what_cannot_run_leaves_nothing [OURS];
     nobody_else_looks_into_bundles_and_stores [OURS];
     a_directory_that_is_no_store_stays_as_it_is [OURS];
+    a_store_behind_a_link_keeps_what_runs [OURS];
+    somebody_elses_store_is_refused [OURS];
     as_a_user_an_unpacked_image_runs_unedited [OURS, Need::Unprivileged];
     as_a_user_runc_runs_an_unpacked_image_unedited [OURS, Need::Unprivileged, Need::File(RUNC), Need::File(SCRIPT)];
     as_a_user_crun_runs_an_unpacked_image_unedited [OURS, Need::Unprivileged, Need::File(CRUN), Need::File(SCRIPT)];
@@ -727,6 +729,44 @@ fn nobody_else_looks_into_bundles_and_stores(ctx: &Ctx) -> Result {
         let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(ctx.dir.join(name))?);
         check_eq!(format!("{:o}", mode & 0o777), "700", "mode of {name}");
     }
+    Ok(())
+}
+
+/// Records have the path without links: by that a container's directory was nobody's, and the next run removed it.
+fn a_store_behind_a_link_keeps_what_runs(ctx: &Ctx) -> Result {
+    let image = image(ctx, "sleep 100")?;
+    let elsewhere = ctx.dir.join("elsewhere");
+    fs::create_dir_all(&elsewhere)?;
+    std::os::unix::fs::symlink(&elsewhere, store(ctx))?;
+    let id = ctx.id();
+    run(ctx, &[&image, "-d", "--name", &id])?.succeeded("run --image -d")?;
+    let _stopped = container::Container::named(ctx, id.clone(), &ctx.dir);
+    run(ctx, &[&image, "--rm", "--", "true"])?.succeeded("run --image --rm")?;
+    check_eq!(kept(ctx, "containers")?.join(" "), id, "containers");
+    call(ctx, &["exec", &id, "touch", "/made"])?.succeeded("exec")?;
+    call(ctx, &["delete", "--force", &id])?.succeeded("delete")?;
+    check_eq!(kept(ctx, "containers")?.len(), 0, "containers after delete");
+    Ok(())
+}
+
+/// A user's store may hold links to anywhere, and root would remove what is there.
+fn somebody_elses_store_is_refused(ctx: &Ctx) -> Result {
+    let image = image(ctx, "exit 0")?;
+    let (store, others) = (store(ctx), ctx.dir.join("others"));
+    for directory in [&store.join("images"), &others] {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(store.join("images/oci-layout"), "{}")?;
+    fs::write(others.join("file"), "")?;
+    std::os::unix::fs::symlink(&others, store.join("containers"))?;
+    std::os::unix::fs::chown(&store, Some(1000), Some(1000))?;
+    for words in [&["run", "--image", &image, "--rm"][..], &["pull", &image], &["rmi", "--all"]] {
+        let output = call(ctx, words)?;
+        check!(output.code != 0, "{words:?} succeeded");
+        check!(output.stderr().contains("belongs to user 1000"), "{words:?}: {}", output.stderr());
+        check!(others.join("file").exists(), "{words:?} removed what its link led to");
+    }
+    check_eq!(fs::read_dir(&others)?.count(), 1, "files where the link leads");
     Ok(())
 }
 

@@ -98,10 +98,20 @@ impl Store {
     }
 
     /// Opens a store, and makes it if it is not there. Nobody else may look into it: root file systems hold set-id
-    /// programs (CVE-2021-41103). Errors: the directory holds something else, which others may have to look into.
+    /// programs (CVE-2021-41103). Errors: the directory holds something else, which others may have to look into; it is
+    /// somebody else's, whose links would lead root anywhere.
     pub fn open(path: &Path) -> Result<Self> {
         let doing = || format!("open store {}", path.display());
-        let path = std::path::absolute(path).doing(doing)?;
+        let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path).doing(doing);
+        make(path)?;
+        // Without links, as the records of containers have it: by that they are found again.
+        let path = path.canonicalize().doing(doing)?;
+        let dir: OwnedFd = std::fs::OpenOptions::new().read(true).open(&path).doing(doing)?.into();
+        let owner = fs::fstat(dir.as_fd()).doing(doing)?.uid;
+        if owner != creds::geteuid() {
+            let path = path.display();
+            fail!(Usage, "store {path} belongs to user {owner}, not to you; choose another, or chown(1) it");
+        }
         if !path.join(LAYOUT).exists() {
             if let Some(name) = strange(&path).doing(doing)? {
                 fail!(
@@ -112,10 +122,9 @@ impl Store {
                 );
             }
         }
-        for part in ["", "images/blobs/sha256", "partial", "layers", "containers"] {
-            DirBuilder::new().recursive(true).mode(0o700).create(path.join(part)).doing(doing)?;
+        for part in ["images/blobs/sha256", "partial", "layers", "containers"] {
+            make(&path.join(part))?;
         }
-        let dir: OwnedFd = std::fs::OpenOptions::new().read(true).open(&path).doing(doing)?.into();
         fs::fchmod(dir.as_fd(), 0o700).doing(doing)?;
         let store = Self { path, dir };
         if !store.path.join(LAYOUT).exists() {

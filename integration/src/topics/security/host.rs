@@ -1,6 +1,14 @@
 //! What of the host must be as it was, whatever a container asks for: its mounts, its control groups.
 
-use std::{ffi::OsStr, fs, os::fd::OwnedFd, os::unix::ffi::OsStrExt, process::Command};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, fs::symlink},
+    },
+    process::Command,
+};
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -9,6 +17,7 @@ use nix::{
 use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use serde_json::json;
 
+use super::Canary;
 use crate::harness::{Ctx, Need, Result, check, check_eq, context::path, look, tests};
 
 tests! {
@@ -18,6 +27,7 @@ tests! {
         known "runc": "sees all, read-only" known "crun": "sees all, read-only";
     no_pivot_leaves_no_procfs_of_the_host;
     groups_that_no_path_reaches_are_removed [Need::CgroupV2] known "runc": "leaves them";
+    an_annotation_removes_nothing_of_others;
 }
 
 /// runc #2404, #4417, crun 1.15: mounts that reach the host, and a host whose own become private or slave. Each kind of parent,
@@ -105,5 +115,34 @@ fn groups_that_no_path_reaches_are_removed(ctx: &Ctx) -> Result {
     }
     deleted.succeeded("delete --force")?;
     check!(!left, "{} is left", group.display());
+    Ok(())
+}
+
+/// By this annotation a container's directory in a store of images is found, and engines pass on what people write. What it
+/// names may be a volume of the attacker's, with a link in the place of the containers: to whatever else is on the host.
+fn an_annotation_removes_nothing_of_others(ctx: &Ctx) -> Result {
+    let mut canary = Canary::new(ctx)?;
+    fs::create_dir_all(canary.at.join("volume"))?;
+    fs::write(canary.at.join("volume/container.json"), "{}")?;
+    canary.before = Canary::look(&canary.at)?;
+    let store = ctx.dir.join("another");
+    fs::create_dir_all(&store)?;
+    symlink(&canary.at, store.join("containers"))?;
+    let mut bundle = ctx.shell("true")?;
+    let place = store.join("containers/volume");
+    bundle.set("/annotations", json!({"coracle.container": place}));
+    for command in ["stop", "delete"] {
+        let container = ctx.started(&bundle)?;
+        container.wait()?;
+        if command == "delete" || ctx.has_command(command) {
+            ctx.call(&[command, &container.id])?.succeeded(command)?;
+        }
+        canary.untouched()?;
+        check_eq!(
+            fs::read_dir(&store)?.count(),
+            1,
+            "names in the directory that is no store, after {command}"
+        );
+    }
     Ok(())
 }
