@@ -208,7 +208,7 @@ fn root(path: &Path) -> Result<OwnedFd> {
     open().map_err(|e| Error::Io(OPENING, path.into(), e))
 }
 
-/// Somebody else's directory (made first, in a place open to all) is not believed.
+/// Somebody else's directory (made first, in a place open to all) is not believed: hooks that stand there would be run.
 fn own(path: &Path, root: OwnedFd) -> Result<OwnedFd> {
     let euid = coracle_sys::creds::geteuid();
     match fs::fstat(root.as_fd()) {
@@ -267,7 +267,7 @@ impl Entry {
     pub fn open(root_path: &Path, id: &str) -> Result<Entry> {
         check_id(id)?;
         match fs::open(&c(root_path), libc::O_DIRECTORY | libc::O_RDONLY, 0) {
-            Ok(root) => Entry::in_root(root.as_fd(), root_path, id),
+            Ok(root) => Entry::in_root(own(root_path, root)?.as_fd(), root_path, id),
             Err(Errno::ENOENT) => Err(Error::Missing(root_path.join(id))),
             Err(e) => Err(Error::Io(OPENING, root_path.into(), e)),
         }
@@ -437,7 +437,7 @@ impl Drop for Lock {
 /// The ids below a state root, sorted; none when the root does not exist.
 pub fn ids(root_path: &Path) -> Result<Vec<String>> {
     let root = match fs::open(&c(root_path), libc::O_DIRECTORY | libc::O_RDONLY, 0) {
-        Ok(root) => root,
+        Ok(root) => own(root_path, root)?,
         Err(Errno::ENOENT) => return Ok(Vec::new()),
         Err(e) => {
             return Err(Error::Io(OPENING, root_path.into(), e));

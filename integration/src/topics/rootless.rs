@@ -24,6 +24,7 @@ tests! {
     the_groups_of_others_are_not_seen [Need::Unprivileged];
     spec_rootless_runs_unedited [Need::Unprivileged];
     state_is_where_the_session_is [Need::Unprivileged];
+    the_state_of_others_is_not_believed [Need::Unprivileged, Need::Runtime("coracle")];
     limits_hold_in_a_group_that_is_the_users [Need::Unprivileged, Need::Systemd, Need::Controller("pids")];
     who_is_outside_the_users_systemd_enters_a_scope [Need::Root, Need::Systemd, Need::CgroupV2, Need::File(BUS)]
         known "runc": "the process stays outside" known "crun": "fails";
@@ -168,6 +169,22 @@ fn spec_rootless_runs_unedited(ctx: &Ctx) -> Result {
     bundle.set("/process/terminal", json!(false)).args(&["/probe", "exit", "0"]);
     let output = ctx.run(&bundle)?;
     check_eq!(output.code, 0, "exit status ({})", output.stderr());
+    Ok(())
+}
+
+/// Whoever makes the directory first, in a place that is open to all, would have hooks run by the next `delete`.
+fn the_state_of_others_is_not_believed(ctx: &Ctx) -> Result {
+    for words in [&["list"][..], &["state", "bin"], &["kill", "bin"], &["delete", "--force", "bin"]] {
+        let mut command = std::process::Command::new(&ctx.runtime);
+        command.args(["--root", "/usr"]).args(words);
+        let output = ctx.finish(command)?;
+        check!(output.code != 0, "{words:?} succeeded");
+        check!(
+            output.stderr().contains("the state directory of another user"),
+            "{words:?}: {}",
+            output.stderr()
+        );
+    }
     Ok(())
 }
 
