@@ -359,8 +359,11 @@ fn namespace_of(key: &str) -> Option<(Kind, &'static str)> {
     }
 }
 
-/// What of the configuration changes a namespace of this kind for all who are in it: a sysctl, or a name.
+/// What of the configuration changes a namespace of this kind for all who are in it: a sysctl, a name, or mounts.
 pub(crate) fn changes(spec: &Spec, kind: Kind) -> Option<String> {
+    if kind == Kind::Mount {
+        return mounts::wanted(spec).then(|| "what is mounted for the container".to_owned());
+    }
     let sysctls = spec.linux().as_ref().and_then(|l| l.sysctl().as_ref()).into_iter().flatten();
     let mut sysctls = sysctls.map(|(key, _)| key);
     let names = [("hostname", spec.hostname()), ("domainname", spec.domainname())];

@@ -17,6 +17,7 @@ tests! {
     namespaces_are_joined_by_path;
     a_pid_namespace_is_joined_by_path;
     a_host_namespace_by_path_is_not_changed known "crun": "changes the host's";
+    the_hosts_mounts_by_path_are_not_changed known "runc": "its root is the container's";
     a_mount_namespace_is_joined_by_path
         known "runc": "does its mounts in the joined namespace and refuses" known "crun": "sets up the joined one anew";
     a_user_namespace_is_joined_by_path known "runc": "before 1.2 it wants mappings besides";
@@ -373,5 +374,20 @@ fn a_host_namespace_by_path_is_not_changed(ctx: &Ctx) -> Result {
         let words = "is the net namespace of the host, and linux.sysctl";
         check!(output.stderr().contains(words), "message: {}", output.stderr());
     }
+    Ok(())
+}
+
+/// The same of the mount namespace: what was mounted there for the container stayed when it had ended.
+fn the_hosts_mounts_by_path_are_not_changed(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.shell("true")?;
+    bundle.namespace("mount", Some("/proc/self/ns/mnt"));
+    bundle.remove("/linux/maskedPaths").remove("/linux/readonlyPaths").write()?;
+    let mut command = std::process::Command::new("unshare");
+    let script = "exec 3</proc/self/mountinfo; cat <&3 >before; \"$@\"; exec 3</proc/self/mountinfo; cat <&3 | cmp before - && echo same";
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&ctx.runtime);
+    command.current_dir(&ctx.dir);
+    command.args(["--root", path(&ctx.state_root()), "run", "--bundle", path(&bundle.dir), &ctx.id()]);
+    let output = ctx.finish(command)?;
+    check!(output.stdout().ends_with("same\n"), "{}{}", output.stdout(), output.stderr());
     Ok(())
 }
