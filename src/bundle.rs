@@ -15,7 +15,7 @@ pub(crate) struct Bundle {
     pub(crate) path: PathBuf,
     /// Its configuration file.
     pub(crate) file: PathBuf,
-    /// config.json, byte by byte; with the ids that it leaves to the caller.
+    /// config.json, byte by byte; with names as the specification has them, and the ids that it leaves to the caller.
     pub(crate) bytes: Vec<u8>,
     /// What it says.
     pub(crate) spec: Spec,
@@ -39,8 +39,10 @@ pub(crate) fn read(directory: &Path, config: &Path) -> Result<Bundle, String> {
         }
         _ => io("reading", &file, &e),
     })?;
-    let parse = |bytes: &[u8]| config::parse(bytes).map_err(|fault| format!("{}: {fault}", file.display()));
-    let (mut spec, mut warnings) = parse(&bytes)?;
+    let understood =
+        |bytes: &[u8]| config::read(bytes).map_err(|fault| format!("{}: {fault}", file.display()));
+    let config::Read { mut spec, mut warnings, amended } = understood(&bytes)?;
+    bytes = amended.unwrap_or(bytes);
     if let Some(completed) = with_own_ids(&bytes, &spec) {
         let told = match user_namespace(&spec) {
             None => Some(ADDED),
@@ -48,7 +50,7 @@ pub(crate) fn read(directory: &Path, config: &Path) -> Result<Bundle, String> {
         };
         warnings.extend(told.map(str::to_owned));
         bytes = completed;
-        spec = parse(&bytes)?.0;
+        spec = understood(&bytes)?.spec;
     }
     let rootfs = spec.root().as_ref().map(|r| path.join(r.path())).unwrap_or_default();
     Ok(Bundle { path, file, bytes, spec, warnings, rootfs })

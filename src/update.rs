@@ -5,6 +5,7 @@ use crate::lifecycle::entry;
 use crate::log;
 use clap::Args;
 use coracle_apply::lifecycle;
+use coracle_plan::config::Once;
 use serde_json::{Map, Value, json};
 use std::io::Read;
 
@@ -97,12 +98,12 @@ fn from_file(file: &str) -> Result<Value, String> {
         text = std::fs::read_to_string(file).map_err(|e| format!("reading {file:?}: {}", log::reason(&e)))?;
     }
     // The first value counts: callers end it with what they like.
-    let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+    let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Once>();
     match values.next() {
-        Some(Ok(value)) if value.pointer("/linux/resources").is_some() => {
+        Some(Ok(Once(value))) if value.pointer("/linux/resources").is_some() => {
             Err(format!("--resources {file}: is a whole config.json; write its linux.resources alone"))
         }
-        Some(Ok(value @ Value::Object(_))) => Ok(value),
+        Some(Ok(Once(value @ Value::Object(_)))) => Ok(value),
         Some(Ok(_)) => Err(format!("--resources {file}: is not a JSON object")),
         Some(Err(e)) => Err(format!("--resources {file}: {e}")),
         None => Err(format!("--resources {file}: is empty")),

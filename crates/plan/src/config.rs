@@ -6,10 +6,12 @@
 
 mod mistakes;
 mod newer;
+mod once;
 mod required;
 mod spelling;
 
 pub(crate) use mistakes::known_as;
+pub use once::Once;
 
 use crate::problem::{Problem, Refusal};
 use oci_spec::runtime::{Capability, Process, Spec};
@@ -17,38 +19,50 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Reads a configuration. Returns it with the warnings that the reading gave.
+/// A configuration that was read.
+pub struct Read {
+    /// What it says.
+    pub spec: Spec,
+    /// What had to be left out of it, or taken otherwise than it stands there.
+    pub warnings: Vec<String>,
+    /// It with the specification's names, where it had others: whoever reads it again is to find what was taken.
+    pub amended: Option<Vec<u8>>,
+}
+
+/// Reads a configuration.
 /// Errors: broken JSON with its line and column; else every value of a wrong type, with its JSON path.
-pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
+pub fn read(bytes: &[u8]) -> Result<Read, Refusal> {
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         // serde would take its elements for the members.
         return Err(of_file("is an array", "write an object"));
     }
     let first = serde_json::from_slice(bytes);
-    if first.as_ref().is_err_and(doubled) || !spelling::doubtful(bytes) {
-        return understand(bytes, first);
+    let mut warnings = Vec::new();
+    let mut amended = None;
+    if spelling::doubtful(bytes) {
+        let mut whole = value(bytes)?;
+        let done = spelling::amend(&mut whole, "")?;
+        warnings = done.warnings;
+        amended = done.changed.then(|| whole.to_string().into_bytes());
     }
-    let mut whole = value(bytes)?;
-    let amended = spelling::amend(&mut whole, "");
-    let (spec, mut warnings) = if amended.changed {
-        let bytes = whole.to_string().into_bytes();
-        understand(&bytes, serde_json::from_slice(&bytes))?
-    } else {
-        understand(bytes, first)?
-    };
-    warnings.splice(..0, amended.warnings);
-    Ok((spec, warnings))
+    let (spec, more) = match &amended {
+        Some(bytes) => understand(bytes, serde_json::from_slice(bytes)),
+        None => understand(bytes, first),
+    }?;
+    warnings.extend(more);
+    Ok(Read { spec, warnings, amended })
 }
 
-fn doubled(error: &serde_json::Error) -> bool {
-    error.to_string().starts_with("duplicate field")
+/// [`read`] without what it was read from: the configuration, and its warnings.
+pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), Refusal> {
+    read(bytes).map(|read| (read.spec, read.warnings))
 }
 
 /// Goes on with what was read, or could not be.
 fn understand(bytes: &[u8], read: serde_json::Result<Spec>) -> Result<(Spec, Vec<String>), Refusal> {
     let mut read = match read {
         Ok(spec) => (spec, Vec::new()),
-        Err(first) => parse_again(value(bytes)?, Some(&first))?,
+        Err(_) => parse_again(value(bytes)?)?,
     };
     absent_pids_limit(&mut read.0, bytes);
     empty_paths(&mut read.0);
@@ -90,21 +104,21 @@ pub fn process(bytes: &[u8]) -> Result<(Process, Vec<String>), Refusal> {
     }
     let mut whole = json!({ "process": value(bytes)? });
     let mut warnings =
-        if spelling::doubtful(bytes) { spelling::amend(&mut whole, "").warnings } else { Vec::new() };
+        if spelling::doubtful(bytes) { spelling::amend(&mut whole, "")?.warnings } else { Vec::new() };
     if let Some(fields) = whole["process"].as_object_mut() {
         fields.entry("cwd").or_insert_with(|| "/".into());
     }
     complete(&whole)?;
-    let (around, more) = parse_again::<Around>(whole, None)?;
+    let (around, more) = parse_again::<Around>(whole)?;
     warnings.extend(more);
     Ok((around.process, warnings))
 }
 
-/// `linux.resources` with its names as the specification has them, and what must be said of that.
-pub(crate) fn resources(value: &Value) -> (Value, Vec<String>) {
+/// `linux.resources` with its names as the specification has them, and what must be said of that. Errors: two are one.
+pub(crate) fn resources(value: &Value) -> Result<(Value, Vec<String>), Refusal> {
     let mut value = value.clone();
-    let amended = spelling::amend(&mut value, "linux.resources");
-    (value, amended.warnings)
+    let amended = spelling::amend(&mut value, "linux.resources")?;
+    Ok((value, amended.warnings))
 }
 
 /// oci-spec reads an absent `pids.limit` as 0, which is a limit (config-linux.md, PIDs).
@@ -130,7 +144,7 @@ fn empty_paths(spec: &mut Spec) {
 }
 
 fn value(bytes: &[u8]) -> Result<Value, Refusal> {
-    serde_json::from_slice(bytes).map_err(|error| of_file(&error.to_string(), unlike_json(&error, bytes)))
+    once::value(bytes).map_err(|error| of_file(&error.to_string(), unlike_json(&error, bytes)))
 }
 
 /// What is wrong with all of the file.
@@ -143,6 +157,7 @@ fn unlike_json(error: &serde_json::Error, bytes: &[u8]) -> &'static str {
     let line = bytes.split(|b| *b == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
     let there = line.get(error.column().saturating_sub(1));
     match there {
+        _ if once::doubled(error) => "keep one of the two",
         _ if bytes.starts_with(b"\xef\xbb\xbf") => "remove the byte order mark that the file begins with",
         _ if error.to_string().starts_with("trailing comma") => "remove the comma before it",
         _ if error.to_string().starts_with("invalid number") => {
@@ -154,18 +169,13 @@ fn unlike_json(error: &serde_json::Error, bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Reads what did not fit at `first`, with all that the types do not know said otherwise.
-fn parse_again<T: DeserializeOwned>(
-    mut whole: Value,
-    first: Option<&serde_json::Error>,
-) -> Result<(T, Vec<String>), Refusal> {
+/// Reads what did not fit, with all that the types do not know said otherwise.
+fn parse_again<T: DeserializeOwned>(mut whole: Value) -> Result<(T, Vec<String>), Refusal> {
     newer::respell(&mut whole);
     let warnings = without_unknown_capabilities(&mut whole);
-    match (T::deserialize(&whole), first) {
-        // A Value holds one of two members of the same name: which of the two is meant, nobody knows.
-        (_, Some(first)) if doubled(first) => Err(of_file(&first.to_string(), "keep one of the two")),
-        (Ok(read), _) => Ok((read, warnings)),
-        (Err(_), _) => Err(Refusal(mistakes::all::<T>(whole))),
+    match T::deserialize(&whole) {
+        Ok(read) => Ok((read, warnings)),
+        Err(_) => Err(Refusal(mistakes::all::<T>(whole))),
     }
 }
 
@@ -264,8 +274,15 @@ mod tests {
 
     #[test]
     fn a_member_named_twice_is_refused() {
-        let text = r#"{"ociVersion":"1.0.2","ociVersion":"1.0.3"}"#;
-        assert!(problem(text).contains("duplicate field"), "{}", problem(text));
+        for text in [
+            r#"{"ociVersion":"1.0.2","ociVersion":"1.0.3"}"#,
+            r#"{"ociVersion":"1.0.2","process":{"cwd":"/","capabilities":{"bounding":["CAP_FLY"]},"terminal":true,"terminal":false}}"#,
+            r#"{"ociVersion":"1.0.2","process":{"cwd":"/"},"Process":{"terminal":true,"terminal":false}}"#,
+        ] {
+            let said = problem(text);
+            assert!(said.contains("duplicate field") && said.ends_with("keep one of the two"), "{said}");
+        }
+        assert!(super::process(br#"{"args":["a"],"terminal":true,"terminal":false}"#).is_err());
     }
 
     #[test]

@@ -238,6 +238,8 @@ mistakes! {
         "/hostname": null, "/domainname": "example.org",
             "/linux/namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "mount"}] => "domainname: the container uses the host's uts namespace: setting it would rename the host (config-linux.md, Namespaces); add a namespace of type uts";
         "/hostname": ["a"] => "hostname: [\"a\"] is not a string (config.md); write a string";
+        "/root/readonly": false, "/root/readOnly": true => "root.readOnly: says something else than \"readonly\" beside it, and the two are one name to some (config.md, Extensibility); keep one of the two";
+        "/process/noNewPrivileges": false, "/Process": {"noNewPrivileges": true} => "Process: says something else than \"process\" beside it, and the two are one name to some (config.md, Extensibility); keep one of the two";
     }
 
     namespaces {

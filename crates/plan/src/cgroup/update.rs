@@ -20,7 +20,7 @@ pub fn update(
     systemd: Option<&Systemd>,
 ) -> Result<Update, Refusal> {
     let mut found = Findings::default();
-    let (new, amended) = config::resources(new);
+    let (new, amended) = config::resources(new)?;
     found.warnings = amended;
     let (old, new) = (object(old), object(&new));
     let mut change = meant(&new);
@@ -199,9 +199,11 @@ mod tests {
     #[test]
     fn two_spellings_of_one_name_are_put_together() {
         let new =
-            json!({"CPU": {"cpus": "0", "quota": 7}, "cpu": {"shares": 1024, "quota": 9, "period": 1000}});
+            json!({"CPU": {"cpus": "0", "quota": 9}, "cpu": {"shares": 1024, "quota": 9, "period": 1000}});
         let limits = of(json!({}), new).1;
         assert_eq!(limits["cpu"], json!({"cpus": "0", "shares": 1024, "quota": 9, "period": 1000}));
+        let two = json!({"CPU": {"quota": 7}, "cpu": {"quota": 9}});
+        assert!(update(&json!({}), &two, CgroupMode::Unified, None).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! leave out what was asked for. Others that look like a known one are told.
 
 use crate::near::slips;
+use crate::problem::{Problem, Refusal};
 use serde_json::{Map, Value};
 
 /// Every member: a path a line, as docs/fields.md is checked against.
@@ -92,14 +93,16 @@ pub(super) struct Amended {
     pub changed: bool,
     /// What must be said of it.
     pub warnings: Vec<String>,
+    /// Of two names that are one.
+    problems: Vec<Problem>,
 }
 
 /// Writes names that differ by case alone as the specification has them, in what stands at this place of config.json; empty:
-/// all of it.
-pub(super) fn amend(value: &mut Value, place: &str) -> Amended {
+/// all of it. Errors: one stands beside another that is the same, and says something else.
+pub(super) fn amend(value: &mut Value, place: &str) -> Result<Amended, Refusal> {
     let mut done = Amended::default();
     object(value, place, place, &mut done);
-    done
+    if done.problems.is_empty() { Ok(done) } else { Err(Refusal(done.problems)) }
 }
 
 /// The members of the object at a path of the schema; none: it has any.
@@ -144,12 +147,18 @@ fn object(value: &mut Value, at: &str, pattern: &str, done: &mut Amended) {
 fn unknown(map: &mut Map<String, Value>, name: &str, at: &str, known: &[&str], done: &mut Amended) {
     if let Some(right) = known.iter().find(|k| k.eq_ignore_ascii_case(name)) {
         let value = map.remove(name).unwrap_or_default();
-        if merge(map, right, value) {
-            done.changed = true;
-            done.warnings.push(format!("{at}: is taken for {right:?}, as the specification has it"));
-        } else {
-            done.warnings.push(format!("{at}: stands beside {right:?}, which counts; left out"));
+        if !merge(map, right, value) {
+            done.problems.push(Problem {
+                at: at.to_owned(),
+                what: format!(
+                    "says something else than {right:?} beside it, and the two are one name to some"
+                ),
+                section: "config.md, Extensibility",
+                hint: "keep one of the two".into(),
+            });
         }
+        done.changed = true;
+        done.warnings.push(format!("{at}: is taken for {right:?}, as the specification has it"));
     } else if let Some(near) = known.iter().find(|k| near(k, name)) {
         done.warnings.push(format!(
             "{at}: the specification has no such property (config.md, Extensibility); left out: is {near:?} meant?"
@@ -157,26 +166,19 @@ fn unknown(map: &mut Map<String, Value>, name: &str, at: &str, known: &[&str], d
     }
 }
 
-/// Whether the value could go under this name: alone, or put together with what is there, which counts where both say the same:
-/// to keep one alone would be to lose limits.
+/// Puts a value under a name, together with what is there: members that only one of the two has, and null is nothing. Returns
+/// whether all of both is there; whichever was kept of two that differ, what the other asked for would be lost.
 fn merge(map: &mut Map<String, Value>, name: &str, value: Value) -> bool {
     match (map.get_mut(name), value) {
-        (None, value) => {
+        (None | Some(Value::Null), value) => {
             map.insert(name.to_owned(), value);
             true
         }
+        (Some(_), Value::Null) => true,
         (Some(Value::Object(there)), Value::Object(new)) => {
-            new.into_iter().for_each(|(name, value)| {
-                merge(there, &name, value);
-            });
-            true
+            new.into_iter().fold(true, |all, (name, value)| merge(there, &name, value) && all)
         }
-        (Some(Value::Array(there)), Value::Array(new)) => {
-            // The last of two limits of one device is the one in force.
-            there.splice(0..0, new);
-            true
-        }
-        _ => false,
+        (Some(there), value) => *there == value,
     }
 }
 
@@ -191,7 +193,7 @@ mod tests {
     use serde_json::json;
 
     fn amended(mut value: Value) -> (Value, Vec<String>) {
-        let done = amend(&mut value, "");
+        let done = amend(&mut value, "").expect("nothing twice");
         (value, done.warnings)
     }
 
@@ -201,15 +203,32 @@ mod tests {
             "Root": {"readOnly": true},
             "hooks": {"preStart": [{"Path": "/x"}]},
             "linux": {"resources": {"CPU": {"shares": 2}, "cpu": {"quota": 3}, "rdma": {"mlx": {"hcahandles": 1}},
-                "hugepagelimits": [1], "hugepageLimits": [2]}}
+                "hugepagelimits": [1], "hugepageLimits": null}}
         }));
         let wanted = json!({
             "root": {"readonly": true},
             "hooks": {"prestart": [{"path": "/x"}]},
             "linux": {"resources": {"cpu": {"shares": 2, "quota": 3}, "rdma": {"mlx": {"hcaHandles": 1}},
-                "hugepageLimits": [1, 2]}}
+                "hugepageLimits": [1]}}
         });
         assert_eq!((value, warnings.len()), (wanted, 7));
+    }
+
+    #[test]
+    fn of_two_names_that_are_one_none_is_lost() {
+        for (both, at) in [
+            (json!({"root": {"readonly": false, "readOnly": true}}), "root.readOnly"),
+            (json!({"process": {"terminal": false}, "Process": {"terminal": true}}), "Process"),
+            (json!({"process": {"terminal": false}, "Process": {"Terminal": true}}), "process.Terminal"),
+            (json!({"linux": {"maskedPaths": [], "MaskedPaths": ["/a"]}}), "linux.MaskedPaths"),
+            (json!({"linux": {"sysctl": {"a": "0"}, "Sysctl": {"a": "1"}}}), "linux.Sysctl"),
+        ] {
+            let Err(Refusal(problems)) = amend(&mut both.clone(), "") else { panic!("taken: {both}") };
+            assert_eq!(problems.iter().map(|p| p.at.as_str()).collect::<Vec<_>>(), [at], "{both}");
+        }
+        let same =
+            json!({"root": {"path": "a", "Path": "a", "readonly": null, "readOnly": true}, "Root": null});
+        assert_eq!(amended(same).0, json!({"root": {"path": "a", "readonly": true}}));
     }
 
     #[test]
