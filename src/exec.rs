@@ -140,6 +140,7 @@ fn inner(global: &Global, args: &ExecArgs) -> Outcome {
         preserve_fds: request.preserve_fds,
         pidfd_socket: args.pidfd_socket.as_deref(),
         cgroup: &args.cgroup,
+        paused: args.ignore_paused,
         with_init: coracle_plan::in_group_below(&spec),
     };
     let mut running = exec::exec(&plan, &record, &how).map_err(|f| format!("exec failed: {f}"))?;

@@ -37,6 +37,8 @@ pub struct ExecHow<'a> {
     pub pidfd_socket: Option<&'a Path>,
     /// Groups below the container's to join, as [`Cgroup::below`] has them; none: the container's own.
     pub cgroup: &'a [String],
+    /// Whether the container is paused, and the process is to wait for its resume.
+    pub paused: bool,
     /// Whether init is in a group below the container's, and the process is to be there too.
     pub with_init: bool,
 }
@@ -87,11 +89,14 @@ pub fn exec(plan: &Plan, record: &Record, how: &ExecHow) -> Result<Running> {
             .doing(|| "choosing the CPUs to run on (sched_setaffinity)".into())
             .map_err(|f| f.at("process.execCPUAffinity.initial"))?;
     }
+    let moves = |group: &Option<Cgroup>| group.as_ref().filter(|_| !how.paused).map_or(Ok(()), Cgroup::moves);
+    moves(&group)?;
     let mut cloned = clone(plan, group.as_ref(), plan.namespaces.new);
     let moved = |f: &Failure| matches!(f.errno, Some(Errno::EBUSY | Errno::ENOENT));
     if how.cgroup.is_empty() && cloned.as_ref().is_err_and(moved) {
         // The container has made groups of its own and moved init there, or init was moved and its group removed.
         group = group.and_then(|group| group.of_init(record.pid));
+        moves(&group)?;
         cloned = clone(plan, group.as_ref(), plan.namespaces.new);
     }
     let (pid, pidfd) = match cloned? {

@@ -1,10 +1,16 @@
 //! What changes and shows a container's limits while it runs: `update`, `events`, `ps`, `exec --cgroup`.
 
-use std::{fs, io::Write, process::Stdio};
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Container, Ctx, Need, Result, check, check_eq, container::until, look, tests};
+use crate::harness::{
+    Container, Ctx, Need, Result, check, check_eq, container::until, context::path, look, tests,
+};
 
 tests! {
     update_takes_flags [Need::Controller("memory"), Need::Controller("cpu"), Need::Controller("pids")];
@@ -21,6 +27,7 @@ tests! {
     events_tells_of_a_kill_for_memory [Need::Command("events"), Need::Controller("memory")];
     ps_lists_the_processes;
     exec_joins_a_group_below [Need::CgroupV2];
+    exec_waits_for_no_frozen_group [Need::CgroupV2, Need::Runtime("coracle")];
     exec_joins_by_controllers_that_are_there [Need::File("/sys/fs/cgroup/freezer/cgroup.procs")];
     exec_follows_init_where_it_must [Need::CgroupV2, Need::Controller("memory")];
 }
@@ -254,6 +261,24 @@ fn exec_joins_a_group_below(ctx: &Ctx) -> Result {
         check!(output.code != 0, "exec joined the group {wrong}");
     }
     Ok(())
+}
+
+/// A container that may write to its groups freezes one below its own; what was born there kept exec waiting for ever.
+fn exec_waits_for_no_frozen_group(ctx: &Ctx) -> Result {
+    let container = ctx.started(&ctx.waiting()?)?;
+    let group = look::cgroup(container.pid, "")?;
+    fs::create_dir_all(group.join("above/below"))?;
+    fs::write(group.join("above/cgroup.freeze"), "1")?;
+    for below in ["above", "above/below"] {
+        let mut command = Command::new("timeout");
+        command.args(["-s", "KILL", "5"]).arg(&ctx.runtime).args(["--root", path(&ctx.state_root()), "exec"]);
+        command.args(["--cgroup", below, &container.id, "/bin/true"]);
+        let output = ctx.finish(command)?;
+        check_eq!(output.code, 255, "exit status with {below} ({})", output.stderr());
+        check!(output.stderr().contains("is frozen, and what joins it"), "{}", output.stderr());
+    }
+    fs::write(group.join("above/cgroup.freeze"), "0")?;
+    ctx.call(&["exec", "--cgroup", "above/below", &container.id, "/bin/true"])?.succeeded("exec").map(drop)
 }
 
 fn exec_joins_by_controllers_that_are_there(ctx: &Ctx) -> Result {

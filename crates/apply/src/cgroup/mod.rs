@@ -411,6 +411,19 @@ impl Cgroup {
         self.freezer()?.map_or(Ok(false), |dir| v1::frozen(&dir))
     }
 
+    /// Errors: it is a group below the container's that somebody has frozen, or nobody can tell. What is born there does not
+    /// move, and whoever waits for it waits for ever.
+    pub fn moves(&self) -> Result<()> {
+        let Some(dir) = self.dirs.first().filter(|_| !self.below.is_empty()) else { return Ok(()) };
+        let events = told(dir, "cgroup.events")?.unwrap_or_default();
+        if events.lines().any(|line| line == "frozen 1") {
+            return Err(Failure::says(format!(
+                "{dir} is frozen, and what joins it would never begin: write 0 to its cgroup.freeze, or to that of a group above it"
+            )));
+        }
+        Ok(())
+    }
+
     /// The directory by which it is frozen, where there is one.
     pub fn freezer(&self) -> Result<Option<String>> {
         self.homes().map(|home| home("freezer"))
