@@ -17,7 +17,8 @@ tests! {
     namespaces_are_joined_by_path;
     a_pid_namespace_is_joined_by_path;
     a_host_namespace_by_path_is_not_changed known "crun": "changes the host's";
-    the_hosts_mounts_by_path_are_not_changed known "runc": "its root is the container's";
+    the_hosts_mounts_by_path_are_not_changed
+        known "runc": "the host's root is the container's" known "crun": "the host's root is the container's";
     a_mount_namespace_is_joined_by_path
         known "runc": "does its mounts in the joined namespace and refuses" known "crun": "sets up the joined one anew";
     a_user_namespace_is_joined_by_path known "runc": "before 1.2 it wants mappings besides";

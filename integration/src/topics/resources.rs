@@ -38,6 +38,7 @@ tests! {
     limits_that_v2_lacks_are_refused [Need::CgroupV2]
         known "runc": "they are left out" known "crun": "leaves the group";
     annotations_become_properties [Need::Systemd, Need::CgroupV2] known "crun": "systemd refuses what it sends";
+    an_annotation_takes_no_process_of_the_hosts [Need::Systemd, Need::CgroupV2] known "runc": "moves it into the scope";
     groups_below_a_scope_have_the_processes [Need::Systemd, Need::CgroupV2, Need::Controller("memory")] known "runc": "does not know the annotations";
     a_failed_scope_is_forgotten [Need::Systemd, Need::CgroupV2];
     an_update_of_a_scope_that_fails_changes_nothing [Need::Systemd, Need::CgroupV2, Need::Controller("cpuset")];
@@ -654,6 +655,31 @@ fn annotations_become_properties(ctx: &Ctx) -> Result {
     check!(
         output.code != 0 && words.contains("org.systemd.property.TimeoutStopSec"),
         "a wrong value: {words}"
+    );
+    Ok(())
+}
+
+/// org.freedesktop.systemd1(5), StartTransientUnit: who is named so is moved into the scope, and dies with the container.
+fn an_annotation_takes_no_process_of_the_hosts(ctx: &Ctx) -> Result {
+    let mut other = Command::new("sleep").arg("1000").spawn()?;
+    let pid = other.id();
+    let before = look::cgroup(pid, "")?;
+    let mut bundle = ctx.waiting()?;
+    bundle.set("/annotations", json!({"org.systemd.property.PIDs": format!("[uint32 {pid}]")}));
+    let id = ctx.id();
+    bundle.set("/linux/cgroupsPath", json!(format!("system.slice:coracle-test:{id}"))).write()?;
+    let output = ctx.call(&["--systemd-cgroup", "create", "--bundle", path(&bundle.dir), &id])?;
+    let after = look::cgroup(pid, "");
+    ctx.call(&["delete", "--force", &id])?;
+    let ended = other.try_wait()?;
+    other.kill()?;
+    other.wait()?;
+    check_eq!(after?, before, "the other process's group ({})", output.stderr());
+    check!(ended.is_none(), "the other process ended with the container");
+    check!(
+        ctx.kind != "coracle" || output.stderr().contains("would make other processes the container's"),
+        "{}",
+        output.stderr()
     );
     Ok(())
 }

@@ -231,7 +231,10 @@ fn quota_properties(quota: i64, period: u64, version: u32, out: &mut Vec<Propert
     second.map(|s| (u128::from(s) * u128::from(period) / 1_000_000) as u64)
 }
 
-/// Whoever writes annotations can set any property of the unit, so also run programs as systemd's user
+/// Properties by which systemd would put processes of the host into the scope, where `pause` and `delete` reach them.
+const MEMBERS: [&str; 2] = ["PIDs", "PIDFDs"];
+
+/// Whoever writes annotations can set any property of the unit but its members, so also run programs as systemd's user
 /// (`ExecStopPost` and the like are refused for scopes by systemd itself). SECURITY.md says so.
 fn annotations(spec: &Spec, found: &mut Findings) -> Vec<Property> {
     let mut named: Vec<_> = spec.annotations().iter().flatten().collect();
@@ -239,6 +242,14 @@ fn annotations(spec: &Spec, found: &mut Findings) -> Vec<Property> {
     let mut out = Vec::new();
     for (key, text) in named {
         let Some(name) = key.strip_prefix(ANNOTATION) else { continue };
+        if MEMBERS.contains(&name) {
+            found.problem(
+                format!("annotations[{key:?}]"),
+                "would make other processes the container's, to be paused and killed with it",
+                "org.freedesktop.systemd1(5)",
+                "remove it",
+            );
+        }
         match gvariant::property(name, text) {
             Ok(property) => out.push(property),
             Err(why) => found.problem(
