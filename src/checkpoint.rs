@@ -170,7 +170,7 @@ pub(crate) fn checkpoint(global: &Global, args: &CheckpointArgs) -> Outcome {
     };
     checkpoint::checkpoint(&plan, &entry, &record, &options).map_err(|f| f.to_string())?;
     if !args.leave_running && !args.pre_dump {
-        lifecycle::delete(&entry, true, &hooks).map_err(|f| f.to_string())?;
+        lifecycle::delete(&entry, true, &|entry, _| hooks(entry)).map_err(|f| f.to_string())?;
     }
     Ok(0)
 }
@@ -206,7 +206,7 @@ pub(crate) fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     let workload = Workload { pidfd: &restored.pidfd, pid: restored.pid, master: restored.master.take() };
     let status = relay::wait(workload, &signals).map_err(|f| f.to_string())?;
     if !args.run.keep {
-        lifecycle::delete(&restored.entry, true, &hooks).map_err(|f| f.to_string())?;
+        lifecycle::delete(&restored.entry, true, &|entry, _| hooks(entry)).map_err(|f| f.to_string())?;
     }
     Ok(status.code() as u8)
 }

@@ -155,7 +155,7 @@ pub(crate) fn run_image(
         match image.overlay {
             Some(_) => drop(crate::lifecycle::remove(global, &created.entry, true)?),
             None => {
-                let deleted = lifecycle::delete(&created.entry, true, &|_| Ok(plan.hooks.clone()));
+                let deleted = lifecycle::delete(&created.entry, true, &|_, _| Ok(plan.hooks.clone()));
                 crate::lifecycle::told(global, deleted)?;
             }
         }

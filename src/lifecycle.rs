@@ -8,7 +8,7 @@ use coracle_apply::{lifecycle, notify};
 use coracle_image::config::STOP_SIGNAL;
 use coracle_plan::oci::Spec;
 use coracle_plan::steps::Hooks;
-use coracle_state::{Entry, Error};
+use coracle_state::{Entry, Error, Record};
 use coracle_sys::libc::POLLIN;
 use coracle_sys::poll;
 use std::os::fd::AsFd;
@@ -194,10 +194,9 @@ pub(crate) fn delete(global: &Global, args: &DeleteArgs) -> Outcome {
 /// Removes a container; and, of one that was made from an image, its writable layer, and tells where that was.
 pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<Option<Home>, String> {
     let home = std::cell::Cell::new(None);
-    let hooks = |entry: &Entry| {
+    let hooks = |entry: &Entry, record: &Record| {
         let spec = spec(entry).map_err(Failure::says)?;
-        let record = entry.record().map_err(|e| Failure::says(e.to_string()))?;
-        home.set(spec.as_ref().and_then(|spec| Home::of(spec, &record)));
+        home.set(spec.as_ref().and_then(|spec| Home::of(spec, record)));
         Ok(hooks_of(spec.as_ref()))
     };
     let deleted = lifecycle::delete(entry, force, &hooks);

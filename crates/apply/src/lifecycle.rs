@@ -137,7 +137,7 @@ fn send(record: &Record, init: &Init, signal: i32) -> Result<()> {
 }
 
 /// Removes a container. Without `force` it must not be running, and its hooks must be known.
-pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Result<Hooks>) -> Result<()> {
+pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry, &Record) -> Result<Hooks>) -> Result<()> {
     let _lock = locked(entry)?;
     let record = match entry.written() {
         Ok(Some(record)) => record,
@@ -170,7 +170,7 @@ pub fn delete(entry: &Entry, force: bool, hooks: &dyn Fn(&Entry) -> Result<Hooks
     }
     release(&record)?;
     // runtime.md, Lifecycle: a failed poststop hook is a warning, and the rest goes on.
-    let hooked = match hooks(entry) {
+    let hooked = match hooks(entry, &record) {
         Ok(hooks) => hooks::poststop(&hooks.poststop, &record),
         Err(unknown) if force => Err(unknown.at("hooks.poststop")),
         Err(unknown) => return Err(unknown),
