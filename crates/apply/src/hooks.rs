@@ -125,11 +125,12 @@ fn attempt(hook: &Hook, around: &Around, state: &[u8], output: &OwnedFd) -> Resu
     }
 }
 
-/// Opens a file to append to, and makes it where there is none.
+/// Opens a file to append to, and makes it where there is none. It may lie where the container writes, too: a link there would
+/// lead the host's root anywhere, and a pipe without a reader let it wait for ever.
 fn appended(path: &Option<CString>) -> Result<Option<OwnedFd>> {
     let Some(path) = path else { return Ok(None) };
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY;
-    fs::open(path, flags, 0o600)
+    fs::open(path, flags | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0o600)
         .map(Some)
         .doing(|| format!("opening {} for the output of hooks (annotations)", crate::failure::text(path)))
 }

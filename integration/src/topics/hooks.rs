@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -34,6 +34,7 @@ tests! {
     a_runtime_that_dies_during_a_hook_takes_init_along known "runc": "init goes on until its hook ends" known "crun": "init goes on until its hook ends";
     poststop_runs_after_the_container_is_gone;
     what_hooks_print_goes_to_the_files_of_the_annotations known "runc": "the annotations are crun's";
+    the_files_of_the_annotations_lead_nowhere_else known "crun": "follows the link";
     a_hook_that_asks_for_the_state_gets_it known "runc": "says created" known "crun": "says that there is no container";
 }
 
@@ -373,6 +374,28 @@ fn what_hooks_print_goes_to_the_files_of_the_annotations(ctx: &Ctx) -> Result {
     let lines = |end: &str| -> String { kinds.iter().map(|kind| format!("{kind}{end}\n")).collect() };
     check_eq!(fs::read_to_string(&out)?, format!("before\n{}", lines("")), "what hooks said");
     check_eq!(fs::read_to_string(&err)?, lines(" failed"), "what hooks complained of");
+    Ok(())
+}
+
+/// They may lie in a volume, where the container puts a link to a file of the host, or a pipe that nobody reads.
+fn the_files_of_the_annotations_lead_nowhere_else(ctx: &Ctx) -> Result {
+    let mut bundle = ctx.waiting()?;
+    let (out, host) = (ctx.dir.join("hooks.out"), ctx.dir.join("host"));
+    fs::write(&host, "")?;
+    bundle.set("/annotations", json!({"run.oci.hooks.stdout": path(&out)}));
+    hook(&mut bundle, "poststop", "echo said");
+    for what in ["ln -s host hooks.out", "mkfifo hooks.out"] {
+        let container = ctx.started(&bundle)?;
+        container.stop()?;
+        Command::new("sh").args(["-c", what]).current_dir(&ctx.dir).status()?;
+        let mut delete = Command::new("timeout");
+        delete.args(["-s", "KILL", "5"]).arg(&ctx.runtime).args(["--root", path(&ctx.state_root())]);
+        delete.args(["delete", &container.id]);
+        let deleted = ctx.finish(delete)?;
+        check_eq!(deleted.code, 0, "exit status of delete after {what} ({})", deleted.stderr());
+        check_eq!(fs::read_to_string(&host)?, "", "the host's file after {what}");
+        fs::remove_file(&out)?;
+    }
     Ok(())
 }
 
