@@ -296,6 +296,9 @@ pub(crate) fn clone(plan: &Plan, cgroup: Option<&Cgroup>, flags: u64) -> Result<
     let into = cgroup.filter(|_| plan.born_in_cgroup()).map(Cgroup::clone_into).transpose()?.flatten();
     let args = CloneArgs { flags, cgroup: into.as_ref().map(AsFd::as_fd), sibling: false };
     process::clone3(&args).map_err(|e| {
+        if let Some(failure) = cgroup.filter(|_| into.is_some()).and_then(|group| group.bars(e)) {
+            return failure;
+        }
         let why = match e {
             Errno::EPERM if flags & libc::CLONE_NEWUSER as u64 == 0 => " (this needs CAP_SYS_ADMIN, which the runtime does not have here: add a namespace of type user, or run it with that capability)",
             Errno::EPERM => " (the host, or a filter around the runtime, lets it make no user namespace: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)",

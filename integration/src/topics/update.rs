@@ -309,5 +309,12 @@ fn exec_follows_init_where_it_must(ctx: &Ctx) -> Result {
     fs::write(group.join("cgroup.subtree_control"), "+memory")?;
     let words = ["exec", &container.id, "/bin/cat", "/proc/self/cgroup"];
     check_eq!(ctx.call(&words)?.succeeded("exec")?.stdout().trim(), "0::/init", "the group");
+    // Who names the root himself is told why not; engines know these words.
+    let output = ctx.call(&["exec", "--cgroup", "/", &container.id, "/bin/true"])?;
+    check!(output.code != 0, "exec is in a group that has controllers below");
+    let message = output.stderr();
+    for words in [" adding pid ", " to cgroups ", path(&group), "evice or resource busy"] {
+        check!(message.contains(words), "the message lacks {words:?}: {message}");
+    }
     Ok(())
 }

@@ -307,6 +307,21 @@ impl Cgroup {
         fs::open(&c(dir), libc::O_DIRECTORY | libc::O_RDONLY, 0).doing(|| format!("opening {dir}")).map(Some)
     }
 
+    /// What clone3(2) says of the group alone; `None`: something else was refused.
+    pub fn bars(&self, errno: Errno) -> Option<Failure> {
+        let why = match errno {
+            Errno::EBUSY => {
+                ": it hands controllers to groups below, and so has no processes itself (cgroup-v2.rst, No Internal Process Constraint); name one below it"
+            }
+            Errno::EACCES | Errno::ENODEV | Errno::ENOENT | Errno::EOPNOTSUPP => "",
+            _ => return None,
+        };
+        Some(Failure::errno(
+            format!("adding pid of a new process to cgroups at {}{why}", self.dirs[0]),
+            errno,
+        ))
+    }
+
     /// Moves a process in, where it could not be born in. A user's systemd may where the user may not: out of the group
     /// of the login session, which the machine's systemd owns.
     pub fn attach(&self, pid: i32) -> Result<()> {
