@@ -14,6 +14,7 @@ tests! {
     rules_that_a_user_namespace_cannot_have_are_said known "runc": "says nothing" known "crun": "says nothing";
     the_default_links_are_there;
     a_listed_device_is_made;
+    a_listed_device_is_made_for_a_user_namespace;
     a_listed_multiplexer_is_the_containers_own;
     a_fifo_is_made;
     a_forbidden_device_cannot_be_opened;
@@ -101,7 +102,17 @@ fn the_default_links_are_there(ctx: &Ctx) -> Result {
 }
 
 fn a_listed_device_is_made(ctx: &Ctx) -> Result {
+    is_made(ctx, ctx.bundle()?)
+}
+
+/// Where the container may make none.
+fn a_listed_device_is_made_for_a_user_namespace(ctx: &Ctx) -> Result {
     let mut bundle = ctx.bundle()?;
+    bundle.user_namespace(100_000, 65_536)?;
+    is_made(ctx, bundle)
+}
+
+fn is_made(ctx: &Ctx, mut bundle: Bundle) -> Result {
     let device = json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8});
     bundle.push("/linux/devices", device);
     let device = ctx.report(&bundle)?["devices"]["mine"].take();

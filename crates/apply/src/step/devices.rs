@@ -28,7 +28,7 @@ pub(crate) fn node(root: BorrowedFd, d: &Device, given: Option<OwnedFd>) -> Resu
     let name = || format!("making the device {}", inside(&d.path));
     match (d.node, given) {
         (Node::Made, _) => {}
-        (_, Some(node)) => return attach(root, d, node.as_fd()),
+        (_, Some(given)) => return attach(root, d, part(root, d, given)?.as_fd()),
         (_, None) => return bind(root, d),
     }
     let (dir, last) = path::parent(root, &d.path).doing(name)?;
@@ -83,17 +83,40 @@ fn attach(root: BorrowedFd, d: &Device, node: BorrowedFd) -> Result<()> {
     later.attached(node)
 }
 
+/// The name of a node on a file system of its own.
+const NODE: &CStr = c"node";
+
 /// A node on a file system of its own, which nothing else is on and nobody else sees, as a mount that is not attached:
-/// what may make nodes makes it for one that may not.
+/// what may make nodes makes it for one that may not. Before Linux 6.15 that file system, of which [`part`] takes the node.
 pub(crate) fn give(d: &Device) -> Result<OwnedFd> {
-    let doing = || format!("making the device {} for the user namespace", inside(&d.path));
+    let doing = || for_stranger(d);
     let context = mount::fsopen(c"tmpfs").doing(doing)?;
     mount::fsconfig_create(context.as_fd()).doing(doing)?;
     let place = mount::fsmount(context.as_fd(), 0).doing(doing)?;
-    fs::mknodat(place.as_fd(), c"node", d.kind | d.mode, d.major, d.minor).doing(doing)?;
-    fs::fchmodat(place.as_fd(), c"node", d.mode).doing(doing)?;
-    fs::fchownat(place.as_fd(), c"node", d.uid, d.gid, libc::AT_SYMLINK_NOFOLLOW).doing(doing)?;
-    mount::open_tree(place.as_fd(), c"node", mount::OPEN_TREE_CLONE).doing(doing)
+    fs::mknodat(place.as_fd(), NODE, d.kind | d.mode, d.major, d.minor).doing(doing)?;
+    fs::fchmodat(place.as_fd(), NODE, d.mode).doing(doing)?;
+    fs::fchownat(place.as_fd(), NODE, d.uid, d.gid, libc::AT_SYMLINK_NOFOLLOW).doing(doing)?;
+    match mount::open_tree(place.as_fd(), NODE, mount::OPEN_TREE_CLONE) {
+        Err(Errno::EINVAL) => Ok(place),
+        other => other.doing(doing),
+    }
+}
+
+/// The node of what [`give`] gave whole: a part can then be had only of what is attached. That is over the root as long as it
+/// takes, where names are looked up below the root's own descriptor.
+fn part(root: BorrowedFd, d: &Device, given: OwnedFd) -> Result<OwnedFd> {
+    let doing = || for_stranger(d);
+    if fs::fstat(given.as_fd()).doing(doing)?.kind() != libc::S_IFDIR {
+        return Ok(given);
+    }
+    mount::move_mount(given.as_fd(), root).doing(doing)?;
+    let node = mount::open_tree(given.as_fd(), NODE, mount::OPEN_TREE_CLONE).doing(doing);
+    mount::umount2(&fs::proc_fd_path(&given), libc::MNT_DETACH).doing(doing)?;
+    node
+}
+
+fn for_stranger(d: &Device) -> String {
+    format!("making the device {} for the user namespace", inside(&d.path))
 }
 
 /// Makes a link; what is there stays.
