@@ -1,7 +1,7 @@
 //! What later commands do to a container that exists: start, kill, delete, pause, resume, update, events.
 
 use crate::cgroup::oom::Woken;
-use crate::cgroup::{Cgroup, scope};
+use crate::cgroup::{Cgroup, nothing_counted, scope};
 use crate::failure::{Doing, Failure, Result};
 use crate::hooks;
 use crate::rdt::Resctrl;
@@ -267,7 +267,7 @@ pub fn update_rdt(entry: &Entry, lines: &[String]) -> Result<()> {
 /// What a container uses: the data of a stats event. Errors: it is stopped.
 pub fn stats(entry: &Entry) -> Result<serde_json::Value> {
     let (record, _) = running(entry)?;
-    Ok(cgroup(&record).map(|g| g.stats()).unwrap_or_default())
+    Ok(cgroup(&record).map_or_else(nothing_counted, |g| g.stats()))
 }
 
 /// Tells of events until the container is over: `None` for a kill for want of memory, else what it uses, each `interval`

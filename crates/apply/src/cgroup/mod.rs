@@ -19,6 +19,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+pub(crate) use stats::nothing as nothing_counted;
 pub(crate) use v1::hierarchies;
 
 /// What failed, by the name that callers know it by.
