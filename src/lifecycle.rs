@@ -185,13 +185,14 @@ pub(crate) fn delete(global: &Global, args: &DeleteArgs) -> Outcome {
     each(global, &args.which, |id| match Entry::open(&global.state_root(), id) {
         Err(Error::Missing(_)) if args.force => Ok(()),
         other => {
-            let home = remove(global, &other.map_err(|e| e.to_string())?, args.force)?;
-            home.map_or(Ok(()), |home| home.ended(global))
+            let left = remove(global, &other.map_err(|e| e.to_string())?, args.force)?;
+            left.map_or(Ok(()), |home| home.ended(global))
         }
     })
 }
 
-/// Removes a container; and, of one that was made from an image, its writable layer, and tells where that was.
+/// Removes a container; and, of one that was made from an image, its writable layer. Returns where
+/// that is if somebody else still has it in hand.
 pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<Option<Home>, String> {
     let home = std::cell::Cell::new(None);
     let hooks = |entry: &Entry, record: &Record| {
@@ -201,8 +202,10 @@ pub(crate) fn remove(global: &Global, entry: &Entry, force: bool) -> Result<Opti
     };
     let deleted = lifecycle::delete(entry, force, &hooks);
     let home = home.take();
-    let made = home.as_ref().map_or(Ok(()), Home::forget);
-    told(global, deleted).and(made).map(|()| home)
+    let gone = home.as_ref().map_or(Ok(true), Home::forget);
+    told(global, deleted)?;
+    let gone = gone?;
+    Ok(home.filter(|_| !gone))
 }
 
 /// runtime.md, Lifecycle, step 13: that a poststop hook failed is a warning.

@@ -310,9 +310,12 @@ impl Home {
         Store::existing(&self.store).map_err(|e| e.to_string())
     }
 
-    /// Removes the directory of a container that is no more, unless the command that made it still holds it and will.
-    pub(crate) fn forget(&self) -> Result<(), String> {
-        self.store()?.map_or(Ok(()), |store| clear(&store, Some(&self.id)))
+    /// Removes the directory of a container that is no more, unless the command that made it still holds it and will. Whether
+    /// it is gone.
+    pub(crate) fn forget(&self) -> Result<bool, String> {
+        let Some(store) = self.store()? else { return Ok(true) };
+        clear(&store, Some(&self.id))?;
+        Ok(!going(&store, &self.id))
     }
 
     /// Removes a container that was to go with its program, now that this has ended, or what is left of one; any other

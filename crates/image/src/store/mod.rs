@@ -66,12 +66,8 @@ const LAYOUT: &str = "images/oci-layout";
 fn strange(path: &Path) -> std::io::Result<Option<std::ffi::OsString>> {
     const OWN: [&str; 8] =
         ["images", "partial", "layers", "containers", "lock", "index.lock", "containers.lock", "lost+found"];
-    let list = match std::fs::read_dir(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    let names = list.flatten().map(|entry| entry.file_name());
-    Ok(names.into_iter().find(|name| !OWN.iter().any(|own| name == own)))
+    let mut names = std::fs::read_dir(path)?.flatten().map(|entry| entry.file_name());
+    Ok(names.find(|name| !OWN.iter().any(|own| name == own)))
 }
 
 impl Store {
